@@ -326,7 +326,10 @@ impl Overview {
             for (reason, n) in pool.counters.failures_seen() {
                 seen[reason.index()] = n;
             }
-            counts.pools.insert(Arc::clone(name), PoolCounts { routed, retried, seen });
+            counts.pools.insert(
+                Arc::clone(name),
+                PoolCounts { routed, retried, seen, unanswered: pool.counters.unanswered() },
+            );
             for entry in &pool.status().members {
                 let backend = &entry.backend;
                 let mut kinds = [0; ConnectError::ALL.len()];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use litemap::LiteMap;
 
@@ -12,15 +12,12 @@ use crate::api::{
 use crate::config;
 use crate::domain::{BackendState, CloseReason, Resolution};
 use crate::overview::{Overview, Phase};
-use crate::pool::{BackendLatency, Entry, Latency, Pool, SourceStatus, outliers};
+use crate::pool::{BackendLatency, Entry, Latency, Pool, SourceStatus, slow_backends};
 use crate::problems::Problems;
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::histogram::DurationCounts;
 use crate::telemetry::millis;
-
-/// Medians of fewer connections than this are not compared with those of other backends.
-const COMPARED_FROM: u64 = 5;
 
 impl StatusReply {
     /// The present state of the process, and its problems.
@@ -165,14 +162,8 @@ impl BackendInfo {
     /// The present states of a pool's backends, with those marked that answer much later than the others.
     pub(crate) fn all(members: &[Entry], settings: &config::Pool) -> Vec<Self> {
         let mut backends: Vec<_> = members.iter().map(Self::of).collect();
-        let medians = backends.iter().enumerate().filter_map(|(index, backend)| {
-            let first_byte = backend.first_byte.filter(|latency| latency.count >= COMPARED_FROM)?;
-            Some((Duration::from_secs_f64(first_byte.p50_ms / 1e3), index))
-        });
-        let slow = settings.eject.and_then(|eject| eject.slow).unwrap_or_default();
-        for (index, median, others) in outliers(medians.collect(), slow.factor.get(), slow.floor) {
-            let times = median.as_secs_f64() / others.as_secs_f64().max(1e-6);
-            backends[index].times_slower = Some((times * 10.0).round() / 10.0);
+        for (index, slow) in slow_backends(members, settings) {
+            backends[index].times_slower = Some(slow.times_slower());
         }
         backends
     }

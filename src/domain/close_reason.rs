@@ -162,6 +162,15 @@ impl CloseReason {
         matches!(self, Self::ClientClosed | Self::BackendClosed)
     }
 
+    /// Whether a connection that ended for this reason was left without an answer: the client had sent something, and one of
+    /// the two closed the connection before anything came back. That is no error at layer 4, and normal with protocols in
+    /// which servers do not answer.
+    pub fn is_without_answer(self, bytes_in: u64, bytes_out: u64) -> bool {
+        matches!(self, Self::ClientClosed | Self::ClientReset | Self::BackendClosed)
+            && bytes_in > 0
+            && bytes_out == 0
+    }
+
     /// Its index in a table of counters.
     pub fn index(self) -> usize {
         self as usize

@@ -87,6 +87,10 @@ pub(crate) enum ProblemKind {
     BackendsDown,
     /// Client-visible failures within the window.
     ClientFailures,
+    /// Connections ended without an answer within the window.
+    WithoutAnswer,
+    /// Backends answer much later than the others.
+    SlowBackends,
     /// Clients wait in a pool's queue.
     Queue,
     /// Client connections cannot be accepted for lack of local resources.
@@ -118,9 +122,9 @@ pub(crate) enum ProblemKind {
 impl ProblemKind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 25] = {
+    pub(crate) const ALL: [Self; 28] = {
         use Resource::{
-            AcceptQueue, Connections, Conntrack, ListenerConnections, Memory, OpenFiles, SourcePorts,
+            AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
         [
             Self::NoBackend,
@@ -129,6 +133,8 @@ impl ProblemKind {
             Self::FewBackends,
             Self::BackendsDown,
             Self::ClientFailures,
+            Self::WithoutAnswer,
+            Self::SlowBackends,
             Self::Queue,
             Self::AcceptFailing,
             Self::ConnectFailing,
@@ -139,6 +145,7 @@ impl ProblemKind {
             Self::Scarce(AcceptQueue),
             Self::Scarce(Conntrack),
             Self::Scarce(Memory),
+            Self::Scarce(LogDisk),
             Self::Flapping,
             Self::BackendsComeAndGo,
             Self::SourceFailing,
@@ -160,6 +167,8 @@ impl ProblemKind {
             Self::FewBackends => "few_backends",
             Self::BackendsDown => "backends_down",
             Self::ClientFailures => "client_failures",
+            Self::WithoutAnswer => "without_answer",
+            Self::SlowBackends => "slow_backends",
             Self::Queue => "queue",
             Self::AcceptFailing => "accept_failing",
             Self::ConnectFailing => "connect_failing",

@@ -23,6 +23,7 @@ pub struct Counters {
     retried_failures: AtomicU64,
     overflowed: AtomicU64,
     client_visible: [AtomicU64; CloseReason::ALL.len()],
+    unanswered: AtomicU64,
     resolutions: [AtomicU64; Resolution::ALL.len()],
     joined: AtomicU64,
     left: AtomicU64,
@@ -48,6 +49,7 @@ impl Default for Counters {
             retried_failures: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
             client_visible: Default::default(),
+            unanswered: AtomicU64::new(0),
             resolutions: Default::default(),
             joined: AtomicU64::new(0),
             left: AtomicU64::new(0),
@@ -73,6 +75,16 @@ impl Counters {
     /// Counts a client-visible failure.
     pub fn client_visible_failure(&self, reason: CloseReason) {
         self.client_visible[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that ended without an answer ([`CloseReason::is_without_answer`]).
+    pub fn without_answer(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that ended without an answer.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Counts a round of discovery by its result.

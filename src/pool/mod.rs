@@ -39,7 +39,7 @@ pub(crate) use counters::Counters;
 pub use handle::Handle;
 pub(crate) use input::Command;
 use message::Message;
-pub(crate) use outliers::outliers;
+pub(crate) use outliers::{SlowBackend, slow_backends};
 pub(crate) use queue::Queue;
 pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
 pub(crate) use state_machine::{NotAdded, NotRemoved};

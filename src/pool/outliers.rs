@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::Entry;
+use crate::config;
+
 /// The backends whose median is above `floor` and more than `factor` times the median of the others, the slowest first:
 /// the backend, its median, and that of the others.
 ///
@@ -22,6 +25,38 @@ pub(crate) fn outliers<K: Copy>(
         slow.push((*backend, *median, *usual));
     }
     slow
+}
+
+/// Medians of fewer connections are not compared: single requests may be slow by nature.
+const COMPARED_FROM: u64 = 5;
+
+/// A backend whose median time to the first byte in the last minute is out of line with that of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlowBackend {
+    /// Its median.
+    pub median: Duration,
+    /// The median of the other backends.
+    pub others: Duration,
+}
+
+impl SlowBackend {
+    /// How many times as long as that of the others its median is.
+    pub(crate) fn times_slower(self) -> f64 {
+        let times = self.median.as_secs_f64() / self.others.as_secs_f64().max(1e-6);
+        (times * 10.0).round() / 10.0
+    }
+}
+
+/// The slow backends of a pool, by their index in `members`, with the limits of `eject.slow` or its defaults.
+pub(crate) fn slow_backends(members: &[Entry], settings: &config::Pool) -> Vec<(usize, SlowBackend)> {
+    let medians = members.iter().enumerate().filter_map(|(index, entry)| {
+        let recent = entry.backend.latency.first_byte.recent();
+        let median = (recent.total() >= COMPARED_FROM).then(|| recent.quantile(0.5))??;
+        Some((median, index))
+    });
+    let limits = settings.eject.and_then(|eject| eject.slow).unwrap_or_default();
+    let slow = outliers(medians.collect(), limits.factor.get(), limits.floor);
+    slow.into_iter().map(|(index, median, others)| (index, SlowBackend { median, others })).collect()
 }
 
 #[cfg(test)]

@@ -76,10 +76,13 @@ pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPictur
                     wanted - lacking.len(),
                     states(&lacking)
                 ),
-                false if wanted == 1 => format!("pool {name}: {}", states(&lacking)),
-                false => {
-                    format!("{} of {wanted} backends of pool {name}: {}", lacking.len(), states(&lacking))
-                }
+                false => format!(
+                    "{} of {} of pool {name} {} eligible: {}",
+                    pool.eligible,
+                    humanize::count(pool.backends.len() as u64, "backend"),
+                    if pool.eligible == 1 { "is" } else { "are" },
+                    out()
+                ),
             };
             let hint = match few {
                 true => format!("{explain}; what they have in common is the likely cause"),

@@ -20,6 +20,8 @@ pub(crate) enum Counter {
     Failed(Arc<str>, CloseReasonIndex),
     /// Client-visible failures of connections of a listener whose pool was not known.
     FailedWithoutPool(Arc<str>, CloseReasonIndex),
+    /// Connections of a pool that ended without an answer.
+    WithoutAnswer(Arc<str>),
     /// Connections that a listener accepted.
     Accepted(Arc<str>),
     /// How often a backend of a pool, with this key and name, went down or was ejected.

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use super::growth::Counter;
 use crate::domain::{BackendState, Cause, CloseReason, ServingTier, SocketAddress};
 use crate::overview::Overview;
-use crate::pool::{Entry, Pool, SourceStatus};
+use crate::pool::{Entry, Pool, SlowBackend, SourceStatus, slow_backends};
 use crate::telemetry::log;
 
 /// The process at one moment.
@@ -77,6 +77,8 @@ pub(crate) struct BackendPicture {
     pub open: u64,
     /// Why one of its checks has no result.
     pub local_check_error: Option<Cause>,
+    /// How much later than the others it answers, if that is out of line.
+    pub slow: Option<SlowBackend>,
 }
 
 /// A listener at one moment.
@@ -148,6 +150,7 @@ fn count(pool: &Pool, counters: &mut BTreeMap<Counter, u64>) {
     let name = || Arc::clone(&pool.name);
     let [routed, _] = pool.counters.routed_and_retried();
     counters.insert(Counter::Served(name()), routed + pool.unserved_total());
+    counters.insert(Counter::WithoutAnswer(name()), pool.counters.unanswered());
     counters.insert(Counter::Left(name()), pool.counters.churn().1);
     counters.insert(Counter::ChecksLate(name()), pool.counters.checks_late());
     for (reason, n) in pool.counters.failures_seen().filter(|(_, n): &(CloseReason, u64)| *n > 0) {
@@ -167,13 +170,18 @@ fn count(pool: &Pool, counters: &mut BTreeMap<Counter, u64>) {
 impl PoolPicture {
     fn of(pool: &Pool, used: bool, replicas_trouble: Option<String>) -> Self {
         let (snapshot, status, settings) = (pool.snapshot(), pool.status(), pool.settings());
-        let present = status.members.iter().filter(|entry| !entry.leaving);
+        let mut backends: Vec<_> = status.members.iter().map(BackendPicture::of).collect();
+        for (index, slow) in slow_backends(&status.members, &settings) {
+            backends[index].slow = Some(slow);
+        }
+        let mut leaving = status.members.iter().map(|entry| entry.leaving);
+        backends.retain(|_| leaving.next() == Some(false));
         Self {
             used,
             settled: pool.settled(),
             eligible: snapshot.len(),
             tier: snapshot.serving_tier(),
-            backends: present.map(BackendPicture::of).collect(),
+            backends,
             sources: status.sources.clone(),
             queue: pool.queue.len(),
             queue_room: snapshot.len().saturating_mul(settings.limits.queue as usize),
@@ -202,6 +210,7 @@ impl BackendPicture {
             weight: entry.weight,
             open: backend.load.open().into(),
             local_check_error: backend.local_check_error(),
+            slow: None, // needs the other backends
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Sight;
 use super::availability::availability;
@@ -26,6 +27,9 @@ const FEW_FAILURES: f64 = 0.001;
 /// Above this share, and this number, they are critical, as in the alert PointsmanManyClientsFail.
 const MANY_FAILURES: (f64, u64) = (0.1, 10);
 
+/// If more than this share of a pool's connections ends without an answer, that is taken for its protocol.
+const MOST_UNANSWERED: f64 = 0.5;
+
 /// Checks are late if this many were within the window, and one within the last minute: on a machine that was busy for
 /// a moment, a single check may be.
 const LATE: u64 = 3;
@@ -36,6 +40,8 @@ pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
         let all = [
             availability(sight, name, pool),
             client_failures(sight, name),
+            without_answer(sight, name),
+            slow(name, pool),
             queue(name, pool),
             flapping(sight, name),
             come_and_go(sight, name, pool),
@@ -108,6 +114,56 @@ fn client_failures(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
     let failed = sight.grown.failures(|reason| Counter::Failed(Arc::clone(name), reason));
     let served = sight.grown.of(&Counter::Served(Arc::clone(name)));
     failures(sight, ProblemSubject::pool(name), &format!("pool {name}"), &failed, served)
+}
+
+/// Connections that were closed before the backend had answered: of a backend that died or hangs. Where most connections end
+/// so, it is the protocol whose servers do not answer.
+fn without_answer(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
+    let count = sight.grown.of(&Counter::WithoutAnswer(Arc::clone(name)));
+    let served = sight.grown.of(&Counter::Served(Arc::clone(name))).max(count);
+    let share = count as f64 / served as f64;
+    if count == 0 || share < FEW_FAILURES || share > MOST_UNANSWERED {
+        return None;
+    }
+    let sentence = format!(
+        "{} of pool {name} ended without an answer within {} ({} of its connections): closed after the client had sent \
+         bytes, and before any came back",
+        humanize::count(count, "connection"),
+        humanize::duration(sight.window),
+        humanize::percent(share),
+    );
+    let hint = "backends that die or hang cause this: `pointsman story` shows when, `pointsman logs` shows the lines with \
+                bytes_out=0";
+    let subject = ProblemSubject::pool(name);
+    Some(
+        Finding::new(ProblemKind::WithoutAnswer, Severity::Warning, subject, sentence, hint)
+            .with([("unanswered", count), ("connections", served)]),
+    )
+}
+
+/// Backends that answer much later than the others.
+fn slow(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
+    let mut slow: Vec<_> = pool.backends.iter().filter_map(|one| Some((one, one.slow?))).collect();
+    slow.sort_by(|(_, a), (_, b)| b.times_slower().total_cmp(&a.times_slower()));
+    let (worst, figures) = slow.first()?;
+    let names: Vec<_> = slow.iter().map(|(backend, _)| &*backend.name).collect();
+    let milliseconds = |time: Duration| format!("{} ms", (time.as_secs_f64() * 1e3).round());
+    let sentence = format!(
+        "{} of pool {name} {} much later than the others: half of the first bytes of {} take longer than {}, {} with the others",
+        humanize::list(&names, NAMED),
+        if names.len() == 1 { "answers" } else { "answer" },
+        worst.name,
+        milliseconds(figures.median),
+        milliseconds(figures.others),
+    );
+    let hint = format!(
+        "`pointsman drain {name}/{}` takes it out of service while you look; `balance: ewma` sends it fewer connections, \
+         `eject.slow` ejects such backends",
+        worst.name
+    );
+    let subject = ProblemSubject::pool(name);
+    let finding = Finding::new(ProblemKind::SlowBackends, Severity::Warning, subject, sentence, hint);
+    Some(finding.with([("backends", slow.len() as u64)]))
 }
 
 fn failures_without_pool(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {

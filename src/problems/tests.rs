@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::picture::{BackendPicture, ListenerPicture, PoolPicture};
 use super::*;
 use crate::domain::{BackendState, Cause, CloseReason, ProblemKind, Resolution, ServingTier, Trouble};
-use crate::pool::SourceStatus;
+use crate::pool::{SlowBackend, SourceStatus};
 
 /// A process with a listener `web` and pools, each with the states of its backends: `a up, b down`.
 pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
@@ -23,6 +23,7 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
             weight: 1,
             open: 0,
             local_check_error: None,
+            slow: None,
         }
     };
     let pool = |(name, backends): &(&str, &str)| {
@@ -123,12 +124,15 @@ fn a_healthy_process_has_no_problems() {
 fn backends_that_are_down_are_one_problem_that_begins_with_the_first() {
     let mut process = WatchedProcess::new(&[("web", "a up, b up, c up, d up, e up")]);
     let found = process.after(1, states("web", "a down, b up, c up, d up, e up", ServingTier::Primaries));
-    assert_eq!(sentence(&found), "1 of 5 backends of pool web: a is down (refused)");
+    assert_eq!(sentence(&found), "4 of 5 backends of pool web are eligible: a is down (refused)");
     let since = process.seconds();
     assert_eq!((found[0].since.0, &*found[0].kind), (since, "backends_down"));
     let found =
         process.after(1, states("web", "a down, b ejected, c up, d up, e up", ServingTier::Primaries));
-    assert_eq!(sentence(&found), "2 of 5 backends of pool web: a is down (refused), b is ejected (refused)");
+    assert_eq!(
+        sentence(&found),
+        "3 of 5 backends of pool web are eligible: a is down (refused), b is ejected (refused)"
+    );
     assert_eq!(found[0].since.0, since);
     let found = process.after(1, states("web", "a up, b ejected, c up, d up, e up", ServingTier::Primaries));
     assert_eq!(found[0].since.0, since, "it lasts as long as one is down");
@@ -146,6 +150,48 @@ fn fewer_than_half_of_the_backends_is_another_problem() {
     assert!(found[0].hint.contains("pointsman why web/b"), "{}", found[0].hint);
     let found = process.after(1, states("web", "a up, b down", ServingTier::Primaries));
     assert_eq!(kinds(&found), ["backends_down"], "one of two is half");
+}
+
+#[test]
+fn a_backend_that_an_operator_took_out_is_named_beside_one_that_is_down() {
+    let mut process = WatchedProcess::new(&[("web", "a up, b down, c draining")]);
+    let found = process.after(1, |_| ());
+    let expected = "1 of 3 backends of pool web is eligible: b is down (refused), c is draining (refused)";
+    assert_eq!(sentence(&found), expected);
+}
+
+#[test]
+fn connections_without_an_answer_are_a_problem_unless_most_end_so() {
+    let mut process = WatchedProcess::new(&[("web", "a up")]);
+    let ended = |served, unanswered| {
+        move |picture: &mut Picture| {
+            count(picture, Counter::Served("web".into()), served);
+            count(picture, Counter::WithoutAnswer("web".into()), unanswered);
+        }
+    };
+    let found = process.after(1, ended(100, 21));
+    let expected = "21 connections of pool web ended without an answer within 5m (21.0 % of its connections): closed \
+                    after the client had sent bytes, and before any came back";
+    assert_eq!((sentence(&found), &*found[0].kind), (expected, "without_answer"));
+    assert_eq!(process.after(1, ended(50_000, 0)), [], "few of many");
+    assert_eq!(process.after(400, ended(100, 90)), [], "its servers do not answer");
+}
+
+#[test]
+fn a_backend_that_answers_much_later_than_the_others_is_a_problem() {
+    let mut process = WatchedProcess::new(&[("web", "a up, b up, c up")]);
+    let slow = |median| {
+        let slow =
+            SlowBackend { median: Duration::from_millis(median), others: Duration::from_micros(11_400) };
+        move |picture: &mut Picture| picture.pools.get_mut("web").unwrap().backends[1].slow = Some(slow)
+    };
+    let found = process.after(1, slow(275));
+    let expected = "b of pool web answers much later than the others: half of the first bytes of b take longer than \
+                    275 ms, 11 ms with the others";
+    assert_eq!((sentence(&found), &*found[0].kind), (expected, "slow_backends"));
+    assert!(found[0].hint.contains("`pointsman drain web/b`"), "{}", found[0].hint);
+    let quick = |picture: &mut Picture| picture.pools.get_mut("web").unwrap().backends[1].slow = None;
+    assert_eq!(process.after(1, quick), []);
 }
 
 #[test]
@@ -211,7 +257,7 @@ fn a_backend_that_joins_for_long_counts_as_down_and_one_without_weight_is_named(
     let mut process = WatchedProcess::new(&[("web", "a up, b joining")]);
     assert_eq!(process.after(59, |_| ()), []);
     let found = process.after(1, |_| ());
-    assert_eq!(sentence(&found), "1 of 2 backends of pool web: b is joining (refused)");
+    assert_eq!(sentence(&found), "1 of 2 backends of pool web is eligible: b is joining (refused)");
     let found = process.after(1, |picture| {
         states("web", "a up", ServingTier::None)(picture);
         picture.pools.get_mut("web").unwrap().backends[0].weight = 0;

@@ -299,6 +299,11 @@ impl Connection {
             if reason.is_failure() {
                 pool.counters.client_visible_failure(reason);
             }
+            if relayed.is_some()
+                && reason.is_without_answer(progress.bytes_in.get(), progress.bytes_out.get())
+            {
+                pool.counters.without_answer();
+            }
         }
         if let Some(relayed) = relayed {
             progress.count_bytes(&relayed.flow);

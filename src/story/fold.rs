@@ -60,6 +60,8 @@ pub(crate) struct StoryTotals {
     pub retried: u64,
     /// Failures that clients met.
     pub seen: u64,
+    /// Connections that a peer closed after the client had sent bytes, and before any came back.
+    pub unanswered: u64,
     /// Attempts to connect that failed.
     pub failed_connects: u64,
     /// Changes of backends' states.
@@ -89,9 +91,10 @@ fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> StoryTotals {
         ..StoryTotals::default()
     };
     for (_, sample) in samples {
-        for (_, Grown { routed, retried, seen }) in &sample.pools {
+        for (_, Grown { routed, retried, seen, unanswered }) in &sample.pools {
             totals.connections += routed;
             totals.retried += retried;
+            totals.unanswered += unanswered;
             totals.seen += seen.iter().map(|(_, n)| n).sum::<u64>();
         }
         totals.failed_connects += sample.failures.iter().flat_map(|one| one.kinds).sum::<u64>();
@@ -375,14 +378,17 @@ fn assign_failures(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -
             let failed =
                 |name: &Arc<str>| sample.failures.iter().any(|one| one.pool == *pool && one.backend == *name);
             for (grown, follows) in by_order(grown) {
-                if grown.retried == 0 && grown.seen.is_empty() {
+                let has_failures = grown.retried > 0 || !grown.seen.is_empty();
+                if !has_failures && grown.unanswered == 0 {
                     continue;
                 }
                 let may = |group: &Group<'_>| !follows || group.first() <= *at;
                 let found = find(groups, pool, &|group| may(group) && group.names.iter().any(failed));
                 match found.or_else(|| find(groups, pool, &may)) {
                     Some(index) => groups[index].failures.add_growth(&grown),
-                    None => failures_at(&mut ungrouped, pool, *at).add_growth(&grown),
+                    // Where servers do not answer, connections without an answer are nothing to tell of.
+                    None if has_failures => failures_at(&mut ungrouped, pool, *at).add_growth(&grown),
+                    None => {}
                 }
             }
         }
@@ -426,10 +432,13 @@ fn failures_at<'a>(
 
 /// The totals of a period as one sentence.
 pub(crate) fn summary(story: &FoldedStory) -> String {
-    let StoryTotals { connections, retried, seen, state_changes, .. } = story.totals;
+    let StoryTotals { connections, retried, seen, unanswered, state_changes, .. } = story.totals;
     let mut words = vec![format!("{} routed", count(connections, "connection"))];
     words.push(match (retried, seen) {
         (0, 0) => "no failure".to_owned(),
+        (retried, 0) if unanswered > 0 => {
+            format!("{retried} of them after another backend had failed, no client-visible failure")
+        }
         (retried, 0) => format!("{retried} of them after another backend had failed, no client saw an error"),
         (0, seen) => format!("{} seen by clients", count(seen, "failure")),
         (retried, seen) => {
@@ -439,6 +448,7 @@ pub(crate) fn summary(story: &FoldedStory) -> String {
             )
         }
     });
+    words.extend((unanswered > 0).then(|| format!("{unanswered} without an answer")));
     words.push(match state_changes {
         0 => "no backend changed its state".to_owned(),
         n => count(n, "change") + " of backends' states",

@@ -32,7 +32,7 @@ fn entries(events: Vec<(f64, Event)>) -> Vec<Entry> {
 
 fn refused(seconds: f64, name: &str, refused: u64, retried: u64) -> (SystemTime, Sample) {
     let failures = Failures { pool: "web".into(), backend: name.into(), kinds: [refused, 0, 0, 0, 0, 0] };
-    let grown = Grown { routed: retried + 10, retried, seen: Vec::new() };
+    let grown = Grown { routed: retried + 10, retried, seen: Vec::new(), unanswered: 0 };
     (at(seconds), Sample { pools: vec![("web".into(), grown)], failures: vec![failures] })
 }
 
@@ -364,7 +364,14 @@ fn failures_without_a_state_change_get_their_own_sentence() {
     let story = story(&[], &samples);
     assert_eq!(
         story.totals,
-        StoryTotals { connections: 23, retried: 3, seen: 1, failed_connects: 3, state_changes: 0 }
+        StoryTotals {
+            connections: 23,
+            retried: 3,
+            seen: 1,
+            unanswered: 0,
+            failed_connects: 3,
+            state_changes: 0
+        }
     );
     assert_eq!(
         summary(&story),
@@ -438,7 +445,7 @@ fn an_hour_of_failures_of_thousands_of_backends_is_folded_quickly() {
     let failed =
         |n: u32| Failures { pool: "web".into(), backend: format!("x{n}").into(), kinds: [1, 0, 0, 0, 0, 0] };
     let sample = |n: u32| {
-        let grown = Grown { routed: 9, retried: 1, seen: Vec::new() };
+        let grown = Grown { routed: 9, retried: 1, seen: Vec::new(), unanswered: 2 };
         let failures = (0..16).map(failed).collect();
         (at(n.into()), Sample { pools: vec![("web".into(), grown)], failures })
     };

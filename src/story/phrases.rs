@@ -22,6 +22,7 @@ const AT_ONCE: Duration = Duration::from_millis(5);
 pub(super) struct FailureCounts {
     failures: LiteMap<Arc<str>, [u64; ConnectError::ALL.len()]>,
     retried: u64,
+    unanswered: u64,
     seen: LiteMap<usize, u64>,
 }
 
@@ -33,6 +34,7 @@ impl FailureCounts {
 
     pub(super) fn add_growth(&mut self, more: &Grown) {
         self.retried += more.retried;
+        self.unanswered += more.unanswered;
         for (reason, n) in &more.seen {
             *self.seen.entry(reason.index()).or_default() += n;
         }
@@ -46,13 +48,20 @@ impl FailureCounts {
             1 => Some("1 connection was retried elsewhere".to_owned()),
             n => Some(format!("{n} connections were retried elsewhere")),
         };
-        if seen == 0 {
+        let unanswered = (self.unanswered > 0)
+            .then(|| format!("{} ended without an answer", count(self.unanswered, "connection")));
+        if seen == 0 && unanswered.is_none() {
             return retried.map(|retried| format!("{retried}, no client saw an error"));
+        }
+        if seen == 0 {
+            let parts: Vec<_> = retried.into_iter().chain(unanswered).collect();
+            return Some(parts.join(", "));
         }
         let reasons: Vec<_> =
             self.seen.iter().map(|(index, n)| format!("{n} {}", CloseReason::ALL[*index].name())).collect();
         let clients = format!("{} saw an error ({})", count(seen, "client"), list(&reasons, usize::MAX));
-        Some(retried.map_or_else(|| clients.clone(), |retried| format!("{retried}, {clients}")))
+        let parts: Vec<_> = retried.into_iter().chain(unanswered).chain([clients]).collect();
+        Some(parts.join(", "))
     }
 }
 

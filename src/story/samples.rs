@@ -40,6 +40,8 @@ pub(crate) struct Grown {
     pub retried: u64,
     /// Client-visible failures by reason, without reasons that did not occur.
     pub seen: Vec<(CloseReason, u64)>,
+    /// Connections that ended without an answer.
+    pub unanswered: u64,
 }
 
 /// Attempts to connect to a backend that failed.
@@ -71,6 +73,8 @@ pub(crate) struct PoolCounts {
     pub retried: u64,
     /// Client-visible failures by [`CloseReason::index`].
     pub seen: [u64; CloseReason::ALL.len()],
+    /// Connections that ended without an answer.
+    pub unanswered: u64,
 }
 
 /// The samples of the last hour. Clones share them.
@@ -123,6 +127,7 @@ impl Counts {
                 routed: grown(now.routed, before.routed),
                 retried: grown(now.retried, before.retried),
                 seen: seen.filter(|(_, n)| *n > 0).collect(),
+                unanswered: grown(now.unanswered, before.unanswered),
             };
             (all != Grown::default()).then(|| (Arc::clone(name), all))
         });

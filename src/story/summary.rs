@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Sentence;
-use crate::domain::{CloseReason, ConnectionRecord, Stage, Timestamp};
+use crate::domain::{ConnectionEnd, ConnectionRecord, Stage, Timestamp};
 use crate::humanize::{count, duration, list};
 use crate::names::natural_order;
 
@@ -36,6 +36,8 @@ pub(crate) struct ClientSummary {
     pub open: u64,
     /// Those that a peer closed cleanly (`client_closed`, `backend_closed`).
     pub closed_normally: u64,
+    /// Those that a peer closed after the client had sent bytes, and before any came back.
+    pub without_answer: u64,
     /// Those that failed visibly for the client.
     pub failed: u64,
     /// Those that their listener rejected.
@@ -71,7 +73,7 @@ pub(crate) struct BackendCount {
 #[serde(default)]
 pub(crate) struct EndCount {
     /// The reason.
-    #[cfg_attr(test, schemars(with = "CloseReason"))]
+    #[cfg_attr(test, schemars(with = "crate::domain::CloseReason"))]
     pub reason: Cow<'static, str>,
     /// How many.
     pub connections: u64,
@@ -81,15 +83,17 @@ pub(crate) struct EndCount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Outcome {
     ClosedNormally,
+    WithoutAnswer,
     Failed,
     Rejected,
     Other,
 }
 
 impl Outcome {
-    fn of(reason: CloseReason, rejected: bool) -> Self {
-        match reason {
-            _ if rejected => Self::Rejected,
+    fn of(record: &ConnectionRecord, end: &ConnectionEnd) -> Self {
+        match end.reason {
+            _ if end.rejection.is_some() => Self::Rejected,
+            reason if reason.is_without_answer(record.bytes_in, record.bytes_out) => Self::WithoutAnswer,
             reason if reason.is_orderly() => Self::ClosedNormally,
             reason if reason.is_failure() => Self::Failed,
             _ => Self::Other,
@@ -121,7 +125,7 @@ impl ClientSummary {
             }
             summary.retried += u64::from(record.backend.is_some() && record.has_failed_attempts());
             match record.end() {
-                Some(end) => add(&mut ends, (end.reason, Outcome::of(end.reason, end.rejection.is_some()))),
+                Some(end) => add(&mut ends, (end.reason, Outcome::of(record, end))),
                 None => summary.end_unknown += u64::from(!is_open),
             }
         }
@@ -130,6 +134,7 @@ impl ClientSummary {
         let with = |outcome| ends.iter().filter(move |((_, one), _)| *one == outcome);
         let total = |outcome| with(outcome).map(|(_, n)| n).sum();
         summary.closed_normally = total(Outcome::ClosedNormally);
+        summary.without_answer = total(Outcome::WithoutAnswer);
         summary.failed = total(Outcome::Failed);
         summary.rejected = total(Outcome::Rejected);
         summary.ended_otherwise = total(Outcome::Other);
@@ -207,6 +212,7 @@ impl ClientSummary {
         let parts = [
             (self.open, verb(self.open, "is open", "are open")),
             (self.closed_normally, format!("{} closed normally", self.closed_normally)),
+            (self.without_answer, format!("{} ended without an answer", self.without_answer)),
             (self.failed, format!("{} failed visibly for the client ({failed})", self.failed)),
             (
                 self.rejected,
@@ -233,8 +239,8 @@ fn add<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
 mod tests {
     use super::*;
     use crate::domain::{
-        Algorithm, CandidateSet, Client, ConnectedBackend, ConnectionEnd, Excluded, FailedAttempt, Rejection,
-        Route, RouteTier, SHOWN,
+        Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, Excluded,
+        FailedAttempt, Rejection, Route, RouteTier, SHOWN,
     };
     use std::time::Duration;
 

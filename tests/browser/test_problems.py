@@ -27,7 +27,7 @@ def test_problems_appear_with_their_cause_and_vanish_with_it(two, look):
     b.kill()
     expect(section).to_be_visible()
     expect(page).to_have_title("(1) Pointsman")
-    expect(section).to_contain_text(re.compile("1 of 2 backends of pool web: b is down .*refused"))
+    expect(section).to_contain_text(re.compile("1 of 2 backends of pool web is eligible: b is down .*refused"))
     # The command is shown as such.
     expect(section.locator("code")).to_have_text("pointsman why web/b")
     expect(section.locator("time")).to_have_text(re.compile(r"for \d+ s"))

@@ -1,11 +1,11 @@
 //! `pointsman doctor` and `/api/v1/problems` on a process with planted troubles, and on one without.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
 use crate::support::backend::Backend;
-use crate::support::{ClosedPort, Lb, Limited, connect_to, eventually, http_get};
+use crate::support::{ClosedPort, Lb, Limited, accept_within, connect_to, eventually, http_get, static_list};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -207,6 +207,42 @@ fn capacity_is_shown_with_numbers() {
         "{memory}"
     );
     drop(clients);
+}
+
+#[test]
+fn clients_that_a_dying_backend_left_without_an_answer_are_counted() {
+    let (healthy, dying) = (Backend::http("healthy"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let backends = static_list(&[healthy.address, dying.local_addr().unwrap()]);
+    let lb = Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {backends}}}}}"
+    ));
+    // What was counted before the first look has no known age.
+    eventually("the process was looked at", || {
+        doctor(&lb, &[]).1["capacity"].as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    });
+    // It reads the request, and is killed: the kernel closes its connection without a reset.
+    let killed = std::thread::spawn(move || {
+        let (mut stream, _) = accept_within(&dying);
+        let _ = stream.read(&mut [0; 1000]).unwrap();
+    });
+    let answers: Vec<_> = (0..8).map(|_| http_get(lb.address("web"), "/").is_ok()).collect();
+    killed.join().unwrap();
+    assert_eq!(answers.iter().filter(|answered| !**answered).count(), 1, "{answers:?}");
+    let found = when_found(&lb, "without_answer");
+    let text = found["sentence"].as_str().unwrap();
+    assert!(
+        text.starts_with(
+            "1 connection of pool web ended without an answer within 5m (12.5 % of its connections)"
+        ),
+        "{text}"
+    );
+    let admin = lb.admin().to_string();
+    let (_, why, _) = run(&admin, &["why", "127.0.0.1"]);
+    assert!(why.contains("7 closed normally and 1 ended without an answer"), "{why}");
+    assert_eq!(lb.metric("pointsman_connections_without_answer_total{pool=\"web\"}"), 1.0);
+    let story = || run(&admin, &["story"]).1;
+    eventually("the story counts it", || story().contains("without an answer").then_some(()));
+    assert!(!story().contains("no client saw an error"), "{}", story());
 }
 
 #[test]

@@ -176,6 +176,12 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools, listeners: &Listeners)
     )?;
     counters(
         e,
+        "pointsman_connections_without_answer",
+        "Connections that the client or the backend closed after the client had sent bytes and before any came back",
+        each().map(|(name, c)| ([("pool", name)], c.unanswered())),
+    )?;
+    counters(
+        e,
         "pointsman_resolutions",
         "Rounds of discovery, by what they found",
         each().flat_map(|(name, c)| {
