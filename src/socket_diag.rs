@@ -15,6 +15,10 @@ const HEADER: usize = 16;
 /// The lengths of `struct inet_diag_req_v2` and `struct inet_diag_msg`.
 const REQUEST: usize = 56;
 const REPLY: usize = 72;
+/// `INET_DIAG_SKMEMINFO` (`linux/inet_diag.h`), an attribute with `SK_MEMINFO_DROPS` among its numbers
+/// (`linux/sock_diag.h`).
+const MEMORY: u16 = 7;
+const DROPS: usize = 8;
 /// The states of sockets in a request (`include/net/tcp_states.h`).
 const ALL_STATES: u32 = u32::MAX;
 const TIME_WAIT: u32 = 6;
@@ -62,7 +66,8 @@ fn each_socket(states: u32, mut each: impl FnMut(&SocketInfo)) -> io::Result<()>
 pub(crate) fn listening() -> io::Result<Vec<AcceptQueue>> {
     let mut queues = Vec::new();
     each_socket(1 << LISTEN, |info| {
-        queues.push(AcceptQueue { address: info.local, waiting: info.queued, limit: info.room });
+        let SocketInfo { local, queued, room, drops, .. } = *info;
+        queues.push(AcceptQueue { address: local, waiting: queued, limit: room, dropped: drops });
     })?;
     Ok(queues)
 }
@@ -83,6 +88,8 @@ pub(crate) struct AcceptQueue {
     pub waiting: u32,
     /// How many may wait.
     pub limit: u32,
+    /// Connections that the kernel has dropped at this socket, as a rule because the queue was full.
+    pub dropped: u32,
 }
 
 /// A socket in a dump.
@@ -93,6 +100,8 @@ struct SocketInfo {
     /// Of a listening socket: the connections that wait to be accepted, and their limit.
     queued: u32,
     room: u32,
+    /// What the kernel has dropped at this socket; 0 if it does not tell.
+    drops: u32,
 }
 
 /// Reads some messages of a dump: whether it is complete, and its error.
@@ -122,6 +131,7 @@ fn read_dump(mut messages: &[u8], each: &mut impl FnMut(&SocketInfo)) -> (bool, 
 impl SocketInfo {
     /// Reads a `struct inet_diag_msg`.
     fn read(body: &[u8]) -> Option<Self> {
+        let attributes = body.get(REPLY..).unwrap_or_default();
         let body = body.get(..REPLY)?;
         let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
         let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| body[at + byte]));
@@ -137,7 +147,22 @@ impl SocketInfo {
             remote: SocketAddr::new(ip(24)?, port(6)),
             queued: number(56),
             room: number(60),
+            drops: drops(attributes).unwrap_or_default(),
         })
+    }
+}
+
+/// The drops among the attributes of a socket (`struct rtattr`, rtnetlink(7)).
+fn drops(mut attributes: &[u8]) -> Option<u32> {
+    loop {
+        let header = attributes.get(..4)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let value = attributes.get(4..length)?;
+        if u16::from_ne_bytes([header[2], header[3]]) == MEMORY {
+            let number = value.get(4 * DROPS..4 * (DROPS + 1))?;
+            return number.try_into().ok().map(u32::from_ne_bytes);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
 }
 
@@ -153,7 +178,7 @@ fn request(family: i32, flags: i32, states: u32, ends: Option<(SocketAddr, Socke
     message.extend(BY_FAMILY.to_ne_bytes());
     message.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
     message.extend([0; 8]); // sequence number and port: there is one request, and the kernel fills in the port
-    message.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    message.extend([family as u8, libc::IPPROTO_TCP as u8, 1 << (MEMORY - 1), 0]);
     message.extend(states.to_ne_bytes());
     if let Some((local, remote)) = ends {
         message.extend(local.port().to_be_bytes());
@@ -234,6 +259,45 @@ mod tests {
             let _accepted = listener.accept().unwrap();
             soon(|| queue().waiting == 2);
         }
+    }
+
+    #[test]
+    fn the_connections_that_the_kernel_dropped_are_counted_by_socket() {
+        let [full, other] = [1, 100].map(|backlog| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            socket.listen(backlog).unwrap();
+            TcpListener::from(socket)
+        });
+        let dropped = |listener: &TcpListener| {
+            let address = listener.local_addr().unwrap();
+            listening().unwrap().into_iter().find(|queue| queue.address == address).unwrap().dropped
+        };
+        assert_eq!((dropped(&full), dropped(&other)), (0, 0));
+        let address = full.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        let _waiting: Vec<_> = (0..4).map(connect).collect();
+        soon(|| dropped(&full) > 0);
+        assert_eq!(dropped(&other), 0);
+    }
+
+    #[test]
+    fn attributes_that_are_cut_or_wrong_are_not_read_beyond_their_end() {
+        let attribute = |kind: u16, value: &[u8]| {
+            let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes
+        };
+        let mut memory = [0; 36];
+        memory[32..].copy_from_slice(&7u32.to_ne_bytes());
+        let both = [attribute(4, b"cubi"), attribute(MEMORY, &memory)].concat();
+        assert_eq!(drops(&both), Some(7));
+        for end in 0..both.len() {
+            assert_eq!(drops(&both[..end]), None, "{end}");
+        }
+        assert_eq!(drops(&attribute(MEMORY, &memory[..32])), None, "a kernel that does not count them");
+        assert_eq!(drops(&[0; 8]), None, "a length below that of the header");
     }
 
     #[test]

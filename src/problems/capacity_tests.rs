@@ -135,7 +135,12 @@ fn only_the_queues_of_listeners_are_looked_at_and_the_fullest_of_each() {
     let mut picture = picture(&[("web", "a up")]);
     let own = SocketAddr::from(([127, 0, 0, 1], 8080));
     picture.listeners[0].addresses = vec![own];
-    let queue = |port, waiting| AcceptQueue { address: SocketAddr::new(own.ip(), port), waiting, limit: 100 };
+    let queue = |port, waiting| AcceptQueue {
+        address: SocketAddr::new(own.ip(), port),
+        waiting,
+        limit: 100,
+        dropped: 0,
+    };
     let kernel = KernelPicture {
         accept_queues: vec![queue(8080, 3), queue(8080, 60), queue(9999, 100)],
         ..KernelPicture::default()

@@ -94,13 +94,6 @@ impl SlidingGrowth {
         }
     }
 
-    /// Sets the initial value of a counter that existed before the first reading.
-    pub(super) fn begin(&mut self, counter: Counter, value: u64) {
-        if let Some(last) = &mut self.last {
-            last.entry(counter).or_insert(value);
-        }
-    }
-
     /// The growth within `window` before `at`.
     pub(super) fn within(&self, window: Duration, at: Instant) -> Grown {
         let mut grown = BTreeMap::new();

@@ -29,8 +29,6 @@ pub(crate) struct KernelPicture {
     pub log_disk: Option<[u64; 2]>,
     /// The accept queues of this network namespace.
     pub accept_queues: Vec<AcceptQueue>,
-    /// Connections that the kernel dropped because an accept queue was full, since the start of the namespace.
-    pub overflows: Option<u64>,
 }
 
 impl KernelPicture {
@@ -56,7 +54,6 @@ impl KernelPicture {
                 .map(<[u64; 2]>::from),
             log_disk: log_directory.and_then(disk_space),
             accept_queues: socket_diag::listening().unwrap_or_default(),
-            overflows: text("/proc/self/net/netstat").and_then(|text| overflows(&text)),
         }
     }
 }
@@ -118,14 +115,6 @@ fn time_wait_total(sockstat: &str) -> Option<u64> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let mut words = line.split_ascii_whitespace().skip_while(|word| *word != "tw");
     words.nth(1)?.parse().ok()
-}
-
-/// `ListenOverflows` of `TcpExt` in `netstat`, whose lines come in pairs: names, and values in the same order.
-fn overflows(netstat: &str) -> Option<u64> {
-    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
-    pairs.find(|(name, _)| *name == "ListenOverflows")?.1.parse().ok()
 }
 
 /// The value in KiB after a name in `status` or `meminfo`, in bytes.
@@ -198,20 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn the_overflows_of_accept_queues_are_found_by_name() {
-        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 31 42\nIpExt: InNoRoutes\nIpExt: 7\n";
-        assert_eq!(overflows(text), Some(31));
-        for odd in [
-            "",
-            "TcpExt: ListenOverflows\n",
-            "TcpExt: A\nTcpExt: 1\n",
-            "TcpExt: A ListenOverflows\nTcpExt: 1\n",
-        ] {
-            assert_eq!(overflows(odd), None, "{odd:?}");
-        }
-    }
-
-    #[test]
     fn memory_is_in_bytes() {
         let status = "Name:\tpointsman\nVmHWM:\t   10000 kB\nVmRSS:\t    9120 kB\n";
         assert_eq!(kib(status, "VmRSS:"), Some(9120 * 1024));
@@ -248,6 +223,5 @@ mod tests {
         assert!(picture.ports.unwrap() > 0);
         let [resident, limit] = picture.memory.unwrap();
         assert!(resident > 0 && resident < limit, "{resident} of {limit}");
-        assert!(picture.overflows.is_some());
     }
 }

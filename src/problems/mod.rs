@@ -24,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 use crate::api::{ProblemInfo, ProblemsReply, Timestamp};
 use crate::domain::Severity;
 use crate::overview::Overview;
+use crate::socket_diag::AcceptQueue;
 use capacity::{Measure, Trends};
 use finding::Finding;
 use growth::{Counter, Grown, SlidingGrowth};
@@ -129,11 +130,11 @@ impl ProblemWatch {
         if let Some(kernel) = kernel {
             self.kernel = kernel;
         }
-        if let Some(overflows) = self.kernel.overflows {
-            // The kernel counts since the start of the machine.
-            self.growth.begin(Counter::AcceptQueueOverflows, overflows);
-            picture.counters.insert(Counter::AcceptQueueOverflows, overflows);
-        }
+        let own =
+            |queue: &&AcceptQueue| picture.listeners.iter().any(|one| one.addresses.contains(&queue.address));
+        let dropped =
+            self.kernel.accept_queues.iter().filter(own).map(|queue| u64::from(queue.dropped)).sum();
+        picture.counters.insert(Counter::AcceptQueueOverflows, dropped);
         self.growth.take(picture.at, WINDOW, std::mem::take(&mut picture.counters));
         self.measures = capacity::measures(&picture, &self.kernel);
         if is_new {

@@ -46,12 +46,11 @@ fn connect_failing(sight: &Sight<'_>) -> Option<Finding> {
     })
 }
 
-/// The kernel counts the connections that it drops for all sockets of the network namespace together.
 fn overflows(sight: &Sight<'_>) -> Option<Finding> {
     let dropped = sight.recent.of(&Counter::AcceptQueueOverflows);
     (dropped > 0).then(|| {
         let sentence = format!(
-            "the kernel dropped {} within a minute, as the accept queue of a listening socket on this machine was full",
+            "the kernel dropped {} within a minute, as the accept queue of a listener was full",
             humanize::count(dropped, "connection")
         );
         let hint = "`ss -ltn` shows the queues (Recv-Q of Send-Q); raise `backlog` of the listener and \

@@ -1,6 +1,7 @@
 //! Each kind of problem with pictures made by hand: it begins with its cause, keeps its beginning, and ends with its cause.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::picture::{BackendPicture, ListenerPicture, PoolPicture};
@@ -475,17 +476,21 @@ fn a_lack_of_local_resources_is_critical_for_a_minute_after_it_was_seen() {
 #[test]
 fn connections_that_the_kernel_dropped_are_a_problem() {
     let mut process = WatchedProcess::new(&[("web", "a up")]);
-    let mut look = |overflows, seconds| {
+    let [own, other] = [8080, 9999].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    process.picture.listeners[0].addresses = vec![own];
+    let mut look = |dropped, seconds| {
         process.picture.at += Duration::from_secs(seconds);
-        let kernel = KernelPicture { overflows: Some(overflows), ..KernelPicture::default() };
+        let queue = |address, dropped| AcceptQueue { address, waiting: 0, limit: 100, dropped };
+        let accept_queues = vec![queue(own, dropped), queue(other, 1000 * seconds as u32)];
+        let kernel = KernelPicture { accept_queues, ..KernelPicture::default() };
         process.watch.look(process.picture.clone(), Some(kernel));
         process.watch.present.to_vec()
     };
-    assert_eq!(look(1000, 1), [], "from before the start");
-    let found = look(1003, 5);
+    assert_eq!(look(0, 1), [], "of another program's socket");
+    let found = look(3, 5);
     assert!(sentence(&found).starts_with("the kernel dropped 3 connections within a minute"));
     assert_eq!(found[0].kind, "accept_queue");
-    assert_eq!(look(1003, 60), []);
+    assert_eq!(look(3, 60), []);
 }
 
 #[test]
