@@ -122,7 +122,7 @@ fn without_answer(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
     let count = sight.grown.of(&Counter::WithoutAnswer(Arc::clone(name)));
     let served = sight.grown.of(&Counter::Served(Arc::clone(name))).max(count);
     let share = count as f64 / served as f64;
-    if count == 0 || share < FEW_FAILURES || share > MOST_UNANSWERED {
+    if count == 0 || !(FEW_FAILURES..=MOST_UNANSWERED).contains(&share) {
         return None;
     }
     let sentence = format!(
