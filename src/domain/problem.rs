@@ -117,12 +117,14 @@ pub(crate) enum ProblemKind {
     LogFailing,
     /// Log lines were lost within the window.
     LogLinesDropped,
+    /// The state directory cannot be written.
+    StateFailing,
 }
 
 impl ProblemKind {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 28] = {
+    pub(crate) const ALL: [Self; 29] = {
         use Resource::{
             AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
@@ -155,6 +157,7 @@ impl ProblemKind {
             Self::ReloadRejected,
             Self::LogFailing,
             Self::LogLinesDropped,
+            Self::StateFailing,
         ]
     };
 
@@ -182,6 +185,7 @@ impl ProblemKind {
             Self::ReloadRejected => "reload_rejected",
             Self::LogFailing => "log_failing",
             Self::LogLinesDropped => "log_lines_dropped",
+            Self::StateFailing => "state_failing",
         }
     }
 }

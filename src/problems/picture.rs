@@ -27,6 +27,8 @@ pub(crate) struct Picture {
     pub connections: [u64; 2],
     /// The logs that cannot be written, with the errors.
     pub log_failures: Vec<(String, String)>,
+    /// Why the state directory cannot be written.
+    pub state_failure: Option<String>,
     /// Since when and why the configuration in the file is not the one in effect.
     pub reload_rejected: Option<(SystemTime, Cause)>,
     /// The counters.
@@ -134,6 +136,7 @@ impl Picture {
             listeners: listeners.iter().map(listener).collect(),
             connections: [overview.limit.open() as u64, overview.limit.connections as u64],
             log_failures: log::failures(),
+            state_failure: overview.state.failure(),
             reload_rejected: overview.reloads.rejected().as_deref().cloned(),
             counters,
         }

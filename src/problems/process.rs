@@ -15,6 +15,7 @@ pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
         reload_rejected(sight),
         log_failing(sight),
         log_lines_dropped(sight),
+        state_failing(sight),
     ];
     findings.extend(all.into_iter().flatten());
 }
@@ -94,4 +95,12 @@ fn log_lines_dropped(sight: &Sight<'_>) -> Option<Finding> {
                     two fewer lines per connection";
         of_process(ProblemKind::LogLinesDropped, Severity::Warning, sentence, hint).with([("lines", lost)])
     })
+}
+
+fn state_failing(sight: &Sight<'_>) -> Option<Finding> {
+    let failure = sight.picture.state_failure.as_ref()?;
+    let sentence =
+        format!("the state directory cannot be written ({failure}): a restart would lose what operators set");
+    let hint = "free space on the disk of `runtime.state`, or make it writable: it is then written at once";
+    Some(of_process(ProblemKind::StateFailing, Severity::Warning, sentence, hint))
 }

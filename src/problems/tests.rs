@@ -51,6 +51,7 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
         listeners: vec![ListenerPicture { name: "web".into(), addresses: Vec::new(), open: 1, limit: None }],
         connections: [1, 1000],
         log_failures: Vec::new(),
+        state_failure: None,
         reload_rejected: None,
         counters: BTreeMap::new(),
     }
@@ -471,6 +472,15 @@ fn a_lack_of_local_resources_is_critical_for_a_minute_after_it_was_seen() {
         assert_eq!((kinds(&found), found[0].is_critical()), (vec![kind], true));
         assert_eq!(process.after(60, |_| ()), []);
     }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_a_problem() {
+    let mut process = WatchedProcess::new(&[("web", "a up")]);
+    let failure = Some("operators.json: No space left on device".to_owned());
+    let found = process.after(1, |picture| picture.state_failure = failure);
+    assert!(sentence(&found).contains("(operators.json: No space left on device)"));
+    assert_eq!(process.after(1, |picture| picture.state_failure = None), []);
 }
 
 #[test]

@@ -130,6 +130,11 @@ impl StateDirectory {
         }
     }
 
+    /// Why the folder cannot be written now.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.0.as_ref()?.writer.failure()
+    }
+
     /// Where a pool that starts now saves what operators set, and what they had set before the start of the process.
     pub(crate) fn pool(&self, name: &Arc<str>) -> (SavedSettings, Vec<SavedBackend>) {
         let Some(opened) = &self.0 else { return (SavedSettings::default(), Vec::new()) };

@@ -52,6 +52,8 @@ struct Queue {
     replies: Vec<Reply>,
     /// When a failed write is retried.
     retry_at: Option<Instant>,
+    /// Why the last write failed: the file and the error.
+    failure: Option<String>,
     closing: bool,
     closed: bool,
 }
@@ -112,6 +114,11 @@ impl Writer {
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new().name("state".to_owned()).spawn(move || thread.run(&theirs))?;
         Ok(Self(shared))
+    }
+
+    /// Why the last write failed; `None`: it succeeded.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.0.lock().failure.clone()
     }
 
     pub(super) fn append(&self, file: StateFile, line: String) {
@@ -234,6 +241,7 @@ impl Thread {
             for (index, lines) in unwritten.into_iter().enumerate() {
                 queue.put_back(index, lines);
             }
+            queue.failure = failed.as_ref().map(|(file, error)| format!("{file}: {error}"));
             queue.retry_at = failed.as_ref().map(|_| Instant::now() + RETRY);
             let lost = if failed.is_none() { std::mem::take(&mut queue.lost) } else { 0 };
             drop(queue);

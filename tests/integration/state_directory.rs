@@ -269,8 +269,11 @@ fn a_full_disk_disturbs_nothing_and_is_reported_once() {
     assert_eq!(answers(&lb, 3).get("a"), None);
     let lines = lb.when_logged_times(1, &["the state cannot be written"]);
     assert!(lines[0].contains("No space left on device"), "{lines:?}");
+    let is_problem = || lb.get("/api/v1/problems").1.contains("the state directory cannot be written (");
+    eventually("it is a problem", || is_problem().then_some(()));
     fs::remove_file(filler).unwrap();
     lb.when_logged("the state is written again");
+    eventually("it is none any more", || (!is_problem()).then_some(()));
     let saved = fs::read_to_string(state.join("operators.json")).unwrap();
     assert!(saved.contains("draining") && saved.contains("100"), "{saved}");
     let events = fs::read_to_string(state.join("events.jsonl")).unwrap();

@@ -17,6 +17,8 @@ import { Tiles } from './tiles.js';
 const SHADOW = 5000;
 /** The number of earlier events that are requested. */
 const EVENTS = 1000;
+/** The time until a failed request for the history is repeated, in milliseconds. */
+const RETRY = 3000;
 /** How long a message stays, in milliseconds. */
 const MESSAGE = 8000;
 const MESSAGE_WITH_UNDO = 20000;
@@ -158,11 +160,19 @@ async function hello({ latest, demo, started }) {
     early = history;
     addHistory();
   } catch {
-    // The stream delivers later events anyway.
+    // The stream delivers later events anyway; without the history the charts would have a hole.
+    setTimeout(fetchHistory, RETRY);
   }
   for (const event of waiting) store.takeEvent(event);
   waiting = null;
   draw();
+}
+
+async function fetchHistory() {
+  early = await ask(path(['history'])).catch(() => null);
+  if (!early) return void setTimeout(fetchHistory, RETRY);
+  addHistory();
+  return draw();
 }
 
 /** The requested history, until there is a status, which names the backends that it belongs to. */
