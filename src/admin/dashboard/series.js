@@ -1,5 +1,8 @@
 // Values over time: one for each step of a range.
 
+/** So many steps without a value are a late status, or the moment between the history and the first status; more are a gap. */
+const BRIDGED = 2;
+
 /** One value for each of the last steps, by the step's number since the epoch: a step without a value stays a gap. */
 export class Series {
   constructor(length) {
@@ -10,9 +13,9 @@ export class Series {
 
   put(step, value) {
     if (this.last !== null && step < this.last) return;
-    // One step without a value is a late status; more are a gap.
     const gap = this.last === null ? this.length : step - this.last - 1;
-    for (let i = 1; i <= Math.min(gap, this.length); i += 1) this.values[(step - i) % this.values.length] = gap === 1 ? value : NaN;
+    const between = gap <= BRIDGED ? value : NaN;
+    for (let i = 1; i <= Math.min(gap, this.length); i += 1) this.values[(step - i) % this.values.length] = between;
     this.values[step % this.values.length] = value;
     this.last = step;
   }
@@ -33,6 +36,9 @@ export class Series {
       for (let step = live - this.length; step <= live; step += 1) {
         if (step >= 0 && Number.isNaN(this.at(step))) this.values[step % this.values.length] = earlier.at(step);
       }
+      const first = end + 1;
+      const next = Array.from({ length: BRIDGED + 1 }, (_, i) => first + i).find((step) => !Number.isNaN(this.at(step)));
+      for (let step = first; step < (next ?? first); step += 1) this.values[step % this.values.length] = this.at(next);
     }
   }
 
@@ -73,8 +79,8 @@ export class Track {
     this.seen = second;
     this.active.put(second, totals.active ?? NaN);
     const time = before ? now - before.now : 0;
-    for (const figure of FIGURES.slice(1)) {
-      const grown = before && time > 0 ? totals[figure] - before[figure] : NaN;
+    for (const figure of before ? FIGURES.slice(1) : []) {
+      const grown = time > 0 ? totals[figure] - before[figure] : NaN;
       this[figure].put(second, Number.isNaN(grown) || grown === undefined ? NaN : Math.max(0, grown) / time);
     }
     for (const percentile of PERCENTILES) this.first_byte[percentile].put(second, totals.first_byte?.[`${percentile}_ms`] ?? NaN);
