@@ -146,20 +146,22 @@ impl CandidateSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{BackendState, Exclusion, ExclusionReason, Ineligible, StateReason};
-
-    fn route(excluded: Excluded, failed: Vec<FailedAttempt>) -> Route {
-        let candidates =
-            CandidateSet { shown: [].into(), loads: [0; SHOWN], total: 0, known: 0, chosen: None };
-        Route {
+impl Route {
+    /// The route of a connection to the only backend of a pool.
+    pub(crate) fn to_only_backend() -> Self {
+        Self {
             after: Duration::ZERO,
             algorithm: Algorithm::RoundRobin,
-            excluded,
-            attempts: failed.len() as u32,
-            failed,
-            candidates,
+            excluded: Excluded::default(),
+            attempts: 1,
+            failed: Vec::new(),
+            candidates: CandidateSet {
+                shown: [].into(),
+                loads: [0; SHOWN],
+                total: 0,
+                known: 0,
+                chosen: None,
+            },
             home: None,
             tier: RouteTier::Primaries,
             queued: None,
@@ -168,6 +170,27 @@ mod tests {
             proxy_header: false,
             cancel_request: false,
         }
+    }
+
+    /// The same after a failed attempt at another backend, `z`.
+    pub(crate) fn after_failed_attempt() -> Self {
+        let failed = FailedAttempt {
+            backend: "z".into(),
+            address: "10.0.0.9:80".parse().expect("an address"),
+            error: "connection refused".into(),
+            took: Duration::ZERO,
+        };
+        Self { attempts: 2, failed: vec![failed], ..Self::to_only_backend() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BackendState, Exclusion, ExclusionReason, Ineligible, StateReason};
+
+    fn route(excluded: Excluded, failed: Vec<FailedAttempt>) -> Route {
+        Route { excluded, attempts: failed.len() as u32, failed, ..Route::to_only_backend() }
     }
 
     #[test]

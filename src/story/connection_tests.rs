@@ -37,16 +37,8 @@ fn route() -> Route {
         after: Duration::from_millis(1),
         algorithm: Algorithm::LeastConnections,
         excluded: excluded(3),
-        attempts: 1,
-        failed: Vec::new(),
         candidates: candidates(&[("b", 3), ("a", 5)]),
-        home: None,
-        tier: RouteTier::Primaries,
-        queued: None,
-        source: None,
-        proxy: None,
-        proxy_header: false,
-        cancel_request: false,
+        ..Route::to_only_backend()
     }
 }
 

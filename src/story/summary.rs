@@ -238,10 +238,7 @@ fn add<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, Excluded,
-        FailedAttempt, Rejection, Route, RouteTier, SHOWN,
-    };
+    use crate::domain::{Client, CloseReason, ConnectedBackend, ConnectionEnd, Rejection, Route};
     use std::time::Duration;
 
     fn record(second: u64, backend: Option<(&str, &str)>, stage: Stage) -> ConnectionRecord {
@@ -272,34 +269,7 @@ mod tests {
     }
 
     fn retried(record: ConnectionRecord) -> ConnectionRecord {
-        let failed = FailedAttempt {
-            backend: "z".into(),
-            address: "10.0.0.9:80".parse().unwrap(),
-            error: "connection refused".into(),
-            took: Duration::ZERO,
-        };
-        let route = Route {
-            after: Duration::ZERO,
-            algorithm: Algorithm::RoundRobin,
-            excluded: Excluded::default(),
-            attempts: 2,
-            failed: vec![failed],
-            candidates: CandidateSet {
-                shown: [].into(),
-                loads: [0; SHOWN],
-                total: 0,
-                known: 0,
-                chosen: None,
-            },
-            home: None,
-            tier: RouteTier::Primaries,
-            queued: None,
-            source: None,
-            proxy: None,
-            proxy_header: false,
-            cancel_request: false,
-        };
-        ConnectionRecord { route: Some(route), ..record }
+        ConnectionRecord { route: Some(Route::after_failed_attempt()), ..record }
     }
 
     fn summary(records: &[ConnectionRecord]) -> ClientSummary {

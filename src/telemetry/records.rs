@@ -289,10 +289,7 @@ pub(crate) fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, Excluded,
-        FailedAttempt, Route, RouteTier, SHOWN, Stage,
-    };
+    use crate::domain::{Client, CloseReason, ConnectedBackend, ConnectionEnd, Route, Stage};
     use std::time::Duration;
 
     fn record(conn: u64, stage: Stage) -> ConnectionRecord {
@@ -360,7 +357,7 @@ mod tests {
         let rejected = records.add_routed(record(1, Stage::Routed));
         assert!(rejected.is_among_failures());
         records.add_ended(ended(1, CloseReason::NoBackend), true, None);
-        let retried = ConnectionRecord { route: Some(route_with_failed_attempt()), ..routed(2) };
+        let retried = ConnectionRecord { route: Some(Route::after_failed_attempt()), ..routed(2) };
         let retried = records.add_routed(retried);
         records.add_ended(ended(2, CloseReason::ClientClosed), false, Some(retried));
         for (conn, reason) in [(3, CloseReason::BackendReset), (4, CloseReason::Operator)] {
@@ -454,36 +451,6 @@ mod tests {
     fn a_record_takes_the_memory_that_the_configuration_states() {
         let size = size_of::<ConnectionRecord>();
         assert!((560..=640).contains(&size), "{size}");
-    }
-
-    fn route_with_failed_attempt() -> Route {
-        let failed = FailedAttempt {
-            backend: "b".into(),
-            address: "10.0.0.2:80".parse().unwrap(),
-            error: "connection refused".into(),
-            took: Duration::ZERO,
-        };
-        Route {
-            after: Duration::ZERO,
-            algorithm: Algorithm::RoundRobin,
-            excluded: Excluded::default(),
-            attempts: 2,
-            failed: vec![failed],
-            candidates: CandidateSet {
-                shown: [].into(),
-                loads: [0; SHOWN],
-                total: 0,
-                known: 0,
-                chosen: None,
-            },
-            home: None,
-            tier: RouteTier::Primaries,
-            queued: None,
-            source: None,
-            proxy: None,
-            proxy_header: false,
-            cancel_request: false,
-        }
     }
 
     #[test]
