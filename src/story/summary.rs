@@ -81,7 +81,7 @@ pub(crate) struct EndCount {
 
 /// How a connection ended, for a reader who looks for failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Outcome {
+enum ConnectionOutcome {
     ClosedNormally,
     WithoutAnswer,
     Failed,
@@ -89,7 +89,7 @@ enum Outcome {
     Other,
 }
 
-impl Outcome {
+impl ConnectionOutcome {
     fn of(record: &ConnectionRecord, end: &ConnectionEnd) -> Self {
         match end.reason {
             _ if end.rejection.is_some() => Self::Rejected,
@@ -125,7 +125,7 @@ impl ClientSummary {
             }
             summary.retried += u64::from(record.backend.is_some() && record.has_failed_attempts());
             match record.end() {
-                Some(end) => add(&mut ends, (end.reason, Outcome::of(record, end))),
+                Some(end) => add(&mut ends, (end.reason, ConnectionOutcome::of(record, end))),
                 None => summary.end_unknown += u64::from(!is_open),
             }
         }
@@ -133,11 +133,11 @@ impl ClientSummary {
         ends.sort_by_key(|((reason, _), n)| (Reverse(*n), reason.index()));
         let with = |outcome| ends.iter().filter(move |((_, one), _)| *one == outcome);
         let total = |outcome| with(outcome).map(|(_, n)| n).sum();
-        summary.closed_normally = total(Outcome::ClosedNormally);
-        summary.without_answer = total(Outcome::WithoutAnswer);
-        summary.failed = total(Outcome::Failed);
-        summary.rejected = total(Outcome::Rejected);
-        summary.ended_otherwise = total(Outcome::Other);
+        summary.closed_normally = total(ConnectionOutcome::ClosedNormally);
+        summary.without_answer = total(ConnectionOutcome::WithoutAnswer);
+        summary.failed = total(ConnectionOutcome::Failed);
+        summary.rejected = total(ConnectionOutcome::Rejected);
+        summary.ended_otherwise = total(ConnectionOutcome::Other);
         let count_of = |((pool, backend), connections): ((Arc<str>, &Arc<str>), u64)| BackendCount {
             pool,
             backend: Arc::clone(backend),
@@ -161,7 +161,10 @@ impl ClientSummary {
                 }
             };
             let went = summary.destinations(client, now);
-            let ended = summary.outcomes([Outcome::Failed, Outcome::Rejected, Outcome::Other].map(reasons));
+            let ended = summary.outcomes(
+                [ConnectionOutcome::Failed, ConnectionOutcome::Rejected, ConnectionOutcome::Other]
+                    .map(reasons),
+            );
             summary.sentences = vec![Sentence::now(went), Sentence::now(ended)];
         }
         for ((reason, _), connections) in ends {

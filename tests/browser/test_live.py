@@ -117,6 +117,20 @@ def test_a_change_is_undone_by_a_button(two, look):
     lb.when("b", weight=1)
 
 
+def test_an_undo_that_the_user_decides_against_is_not_reported_as_done(two, look):
+    lb, _ = two()
+    lb.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "draining"})
+    page = look(lb, forgive="409")  # the browser itself notes it
+    page.get_by_role("button", name="Enable a", exact=True).click()
+    lb.when("a", state="up")
+    lb.request("PATCH", "/api/v1/pools/web/backends/b", {"state": "draining"})
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    page.get_by_role("dialog").get_by_role("button", name="Leave it in").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("#toast")).to_have_text("")
+    assert lb.backend("a")["state"] == "up"
+
+
 def test_a_weight_is_changed_and_a_refusal_is_shown(two, look):
     lb, _ = two(", balance: weighted")
     page = look(lb)

@@ -112,8 +112,8 @@ async function send(pool, backend, wanted) {
   const undo = wanted.state === undefined ? { weight: backend.weight } : { state: before };
   tell(`${now.name} is ${now.state}, weight ${now.weight}: ${now.cause}`, async () => {
     try {
-      await changeBackend(pool, backend, undo);
-      tell(`Undone: ${backend.name} is ${wanted.state === undefined ? `back at weight ${backend.weight}` : `as before (${before})`}.`);
+      // The user may decide against it, as the last eligible backend would be taken out.
+      if (await changeBackend(pool, backend, undo)) tell(`Undone: ${backend.name} is ${wanted.state === undefined ? `back at weight ${backend.weight}` : `as before (${before})`}.`);
     } catch (refusal) {
       tell(`This cannot be undone: ${refusal.message}`);
     }
