@@ -67,6 +67,11 @@ impl BackendChange {
         Self { weight: Some(weight), ..Self::default() }
     }
 
+    /// The same change, which the server refuses if it takes out the last eligible backend of its pool.
+    pub(crate) fn careful(self) -> Self {
+        Self { unless_last: self.takes_out(), ..self }
+    }
+
     /// Whether the backend gets no new connections afterwards.
     pub(crate) fn takes_out(&self) -> bool {
         matches!(self.state, Some(AdminState::Draining | AdminState::Maintenance)) || self.weight == Some(0)

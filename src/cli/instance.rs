@@ -59,7 +59,8 @@ impl AdminArgs {
         };
         let admin = match config::load_admin(&path) {
             Ok(admin) => admin.ok_or_else(none)?,
-            Err(errors) if !path.exists() => return Err(errors.into()),
+            // A change must not reach another instance than that of the named file.
+            Err(errors) if self.file.config.is_some() || !path.exists() => return Err(errors.into()),
             Err(_) => {
                 let (path, address) = (path.display(), Address::default_admin());
                 let note = format!(

@@ -68,8 +68,8 @@ pub(super) async fn change(
 ) -> Result<(BackendTarget, String), Failure> {
     let target = BackendTarget::find(written, &remote.get(path::STATUS).await?)?;
     let path = target.path();
-    let careful = BackendChange { unless_last: !force.force, ..change };
-    match remote.submit(Method::PATCH, &path, &careful).await {
+    let first = if force.force { change } else { change.careful() };
+    match remote.submit(Method::PATCH, &path, &first).await {
         Err(error) if error.is_last_eligible() && terminal::can_ask() => {
             terminal::confirm(&format!("{}. Take it out?", error.message()))?;
             let text = remote.submit(Method::PATCH, &path, &change).await?;

@@ -256,6 +256,9 @@ fn an_instance_is_asked_although_the_file_that_names_it_is_invalid() {
     assert!(error.contains(note), "{error}");
     let there = format!("unix:{}", socket.display());
     assert_eq!(inside(&["status", "--admin", &there]).0, 0);
+    // With a file that is named, no other instance is asked.
+    let (code, _, error) = inside(&["drain", "web/a", "-c", "pointsman.yaml"]);
+    assert!(code == 1 && error.contains("pointsman.yaml:") && !error.contains("asking"), "{code} {error}");
     // A file that is named and does not exist is a mistake in the arguments.
     let (code, _, error) = inside(&["status", "-c", "other.yaml"]);
     assert!(code == 1 && error.contains("other.yaml: cannot be read"), "{code} {error}");

@@ -42,7 +42,7 @@ pub(super) struct Change {
 impl Change {
     /// A change that the server refuses if it takes out the last eligible backend of the pool.
     fn careful(of: BackendKey, to: BackendChange) -> Self {
-        Self { of, to: BackendChange { unless_last: to.takes_out(), ..to } }
+        Self { of, to: to.careful() }
     }
 
     /// Whether it takes out a backend although that is the last eligible one: a reflexive y must not confirm it.
