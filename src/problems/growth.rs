@@ -43,14 +43,28 @@ pub(crate) enum Counter {
 /// The index of a [`CloseReason`], which has no order of its own.
 pub(crate) type CloseReasonIndex = usize;
 
+/// The growth of a counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Growth {
+    /// By how much.
+    pub(super) count: u64,
+    /// How long ago it grew last.
+    pub(super) ago: Duration,
+}
+
 /// The growth of each counter that has grown.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Grown(pub(super) BTreeMap<Counter, u64>);
+pub(crate) struct Grown(pub(super) BTreeMap<Counter, Growth>);
 
 impl Grown {
     /// The growth of one counter.
     pub(super) fn of(&self, counter: &Counter) -> u64 {
-        self.0.get(counter).copied().unwrap_or_default()
+        self.0.get(counter).map(|growth| growth.count).unwrap_or_default()
+    }
+
+    /// How long ago the last of these counters grew that has grown.
+    pub(super) fn last_of(&self, counters: impl IntoIterator<Item = Counter>) -> Option<Duration> {
+        counters.into_iter().filter_map(|counter| Some(self.0.get(&counter)?.ago)).min()
     }
 
     /// The growth of failures by reason, the most frequent first.
@@ -96,10 +110,14 @@ impl SlidingGrowth {
 
     /// The growth within `window` before `at`.
     pub(super) fn within(&self, window: Duration, at: Instant) -> Grown {
-        let mut grown = BTreeMap::new();
-        let recent = |then: Instant| at.saturating_duration_since(then) < window;
-        for (_, counter, n) in self.kept.iter().rev().take_while(|(then, ..)| recent(*then)) {
-            *grown.entry(counter.clone()).or_default() += n;
+        let mut grown = BTreeMap::<_, Growth>::new();
+        for (then, counter, n) in self.kept.iter().rev() {
+            let ago = at.saturating_duration_since(*then);
+            if ago >= window {
+                break;
+            }
+            // The newest is first.
+            grown.entry(counter.clone()).or_insert(Growth { count: 0, ago }).count += n;
         }
         Grown(grown)
     }
@@ -139,6 +157,8 @@ mod tests {
             let expected: u64 = looks.iter().filter(|(at, ..)| seconds - at < window).map(|(_, n, _)| n).sum();
             let grown = growth.within(Duration::from_secs(window), began + Duration::from_secs(seconds));
             prop_assert_eq!(grown.of(&Counter::Left("web".into())), expected);
+            let last = looks.iter().filter(|(at, n, _)| seconds - at < window && *n > 0).map(|(at, ..)| seconds - at).min();
+            prop_assert_eq!(grown.last_of([Counter::Left("web".into())]), last.map(Duration::from_secs));
             // Nothing is left when the window has passed.
             let later = began + Duration::from_secs(seconds) + WINDOW;
             prop_assert!(growth.within(WINDOW, later).0.is_empty());
@@ -162,7 +182,10 @@ mod tests {
     fn the_reasons_of_failures_are_sorted_by_their_number() {
         let mut grown = Grown::default();
         for (reason, n) in [(CloseReason::NoBackend, 2), (CloseReason::BackendReset, 5)] {
-            grown.0.insert(Counter::Failed("web".into(), reason.index()), n);
+            grown.0.insert(
+                Counter::Failed("web".into(), reason.index()),
+                Growth { count: n, ago: Duration::ZERO },
+            );
         }
         let failures = grown.failures(|reason| Counter::Failed("web".into(), reason));
         assert_eq!(failures, [(CloseReason::BackendReset, 5), (CloseReason::NoBackend, 2)]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Sight;
 use super::availability::availability;
 use super::finding::{Finding, ProblemSubject};
-use super::growth::Counter;
+use super::growth::{CloseReasonIndex, Counter};
 use super::picture::{Picture, PoolPicture};
 use crate::domain::{CloseReason, ProblemKind, Severity};
 use crate::humanize;
@@ -57,14 +57,15 @@ pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Client-visible failures as a finding about `subject`, which `what` names.
+/// Client-visible failures, which `counter` counts by their reason, as a finding about `subject`, which `what` names.
 fn failures(
     sight: &Sight<'_>,
     subject: ProblemSubject,
     what: &str,
-    failed: &[(CloseReason, u64)],
+    counter: impl Fn(CloseReasonIndex) -> Counter,
     served: u64,
 ) -> Option<Finding> {
+    let failed = sight.grown.failures(&counter);
     let (most, _) = failed.first()?;
     let count: u64 = failed.iter().map(|(_, n)| n).sum();
     // A connection that began before the window may fail within it.
@@ -79,14 +80,21 @@ fn failures(
     };
     let window = humanize::duration(sight.window);
     let sentence = format!(
-        "{} of {what} within {window}: {} of its connections, {reason}",
+        "{} of {what} within {window}: {} of its connections, {reason}{}",
         humanize::count(count, "client-visible failure"),
         humanize::percent(share),
+        last_one(sight, failed.iter().map(|(reason, _)| counter(reason.index()))),
     );
     let severity = if many { Severity::Critical } else { Severity::Warning };
     let finding = Finding::new(ProblemKind::ClientFailures, severity, subject, sentence, remedy(*most))
         .with([("failures", count), ("connections", served.max(count))]);
     Some(failed.iter().fold(finding, |finding, (reason, n)| finding.with([(reason.name(), *n)])))
+}
+
+/// When the last of what these counters count was, if that was a minute ago or more.
+fn last_one(sight: &Sight<'_>, counters: impl IntoIterator<Item = Counter>) -> String {
+    let minutes = sight.grown.last_of(counters).map_or(0, |ago| ago.as_secs() / 60);
+    if minutes == 0 { String::new() } else { format!(", the last one {minutes} min ago") }
 }
 
 /// What to do about failures with this reason.
@@ -111,9 +119,9 @@ fn remedy(reason: CloseReason) -> &'static str {
 }
 
 fn client_failures(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
-    let failed = sight.grown.failures(|reason| Counter::Failed(Arc::clone(name), reason));
     let served = sight.grown.of(&Counter::Served(Arc::clone(name)));
-    failures(sight, ProblemSubject::pool(name), &format!("pool {name}"), &failed, served)
+    let counter = |reason| Counter::Failed(Arc::clone(name), reason);
+    failures(sight, ProblemSubject::pool(name), &format!("pool {name}"), counter, served)
 }
 
 /// Connections that were closed before the backend had answered: of a backend that died or hangs. Where most connections end
@@ -127,10 +135,11 @@ fn without_answer(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
     }
     let sentence = format!(
         "{} of pool {name} ended without an answer within {} ({} of its connections): closed after the client had sent \
-         bytes, and before any came back",
+         bytes, and before any came back{}",
         humanize::count(count, "connection"),
         humanize::duration(sight.window),
         humanize::percent(share),
+        last_one(sight, [Counter::WithoutAnswer(Arc::clone(name))]),
     );
     let hint = "backends that die or hang cause this: `pointsman story` shows when, `pointsman logs` shows the lines with \
                 bytes_out=0";
@@ -167,9 +176,9 @@ fn slow(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
 }
 
 fn failures_without_pool(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
-    let failed = sight.grown.failures(|reason| Counter::FailedWithoutPool(Arc::clone(name), reason));
     let accepted = sight.grown.of(&Counter::Accepted(Arc::clone(name)));
-    failures(sight, ProblemSubject::listener(name), &format!("listener {name}"), &failed, accepted)
+    let counter = |reason| Counter::FailedWithoutPool(Arc::clone(name), reason);
+    failures(sight, ProblemSubject::listener(name), &format!("listener {name}"), counter, accepted)
 }
 
 fn queue(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
@@ -197,9 +206,11 @@ fn queue(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
 fn flapping(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
     // A backend that returns under its name is a new one with another key.
     let mut falls: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
-    for (counter, n) in &sight.grown.0 {
+    for (counter, growth) in &sight.grown.0 {
         match counter {
-            Counter::Fell(pool, _, backend) if pool == name => *falls.entry(backend).or_default() += n,
+            Counter::Fell(pool, _, backend) if pool == name => {
+                *falls.entry(backend).or_default() += growth.count;
+            }
             _ => {}
         }
     }

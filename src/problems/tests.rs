@@ -328,6 +328,7 @@ fn client_visible_failures_count_within_the_window_only() {
     assert_eq!((found[0].figures["failures"], found[0].figures["connect_failed"]), (5.0, 4.0));
     let found = process.after(299, served(0, 100));
     assert_eq!((&*found[0].kind, found[0].since.0), ("client_failures", since));
+    assert!(sentence(&found).ends_with("connect_failed, the last one 4 min ago"), "{}", sentence(&found));
     assert_eq!(process.after(1, served(0, 100)), [], "a total since the start stays, but is no problem");
     let found = process.after(1, served(1, 1));
     assert_eq!(found[0].since.0, process.seconds(), "another one");

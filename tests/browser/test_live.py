@@ -259,7 +259,9 @@ def test_charts_show_other_ranges_and_fit_the_time_since_the_start(two, look):
     chart = page.locator('[data-pool="web"] canvas').first
     label = lambda text: re.compile(f"over the last {text}: now [^,]*, at most [1-9]")
     expect(chart).to_have_attribute("aria-label", label("1 min"))
+    expect(page.get_by_text("charts: 1 min so far")).to_be_visible()
     page.get_by_role("button", name="1 h", exact=True).click()
+    expect(page.get_by_text("charts: 10 min so far")).to_be_visible()
     expect(chart).to_have_attribute("aria-label", label("10 min"))
     expect(page.get_by_role("button", name="1 h", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("States, last 10 min")).to_be_visible()

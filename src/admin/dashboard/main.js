@@ -9,7 +9,7 @@ import { Changes, Decisions, Listeners } from './lists.js';
 import { Playground } from './playground.js';
 import { PoolSection } from './pool.js';
 import { Problems } from './problems.js';
-import { LIVE, RANGES } from './range.js';
+import { LIVE, RANGES, roundSpan } from './range.js';
 import { Store } from './store.js';
 import { Tiles } from './tiles.js';
 
@@ -60,7 +60,9 @@ function render() {
   else problems.update(status.problems ?? [], store.at);
   say(at('uptime'), `up ${span(status.uptime_seconds)}`);
   playground.draw();
-  tiles.update(status, store.track('process', ''), store.shown('process', ''), store.view());
+  const view = store.view();
+  say(at('so-far'), view.length < store.range.length ? `charts: ${roundSpan(view.step * view.length)} so far` : '');
+  tiles.update(status, store.track('process', ''), store.shown('process', ''), view);
   for (const pool of status.pools) {
     if (!sections.has(pool.name)) sections.set(pool.name, new PoolSection(pool.name, actions(pool.name)));
     sections.get(pool.name).update(pool, store);
