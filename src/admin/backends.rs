@@ -154,6 +154,7 @@ pub(super) async fn change(
     }
     let pool = pool_of(&app, &pool)?;
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
+    let _turn = app.changing.lock().await;
     let found = find(&pool, &backend)?;
     if change.unless_last && change.takes_out() && pool.status().is_last_eligible(&found) {
         let message = format!(

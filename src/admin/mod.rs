@@ -70,6 +70,9 @@ struct App {
     /// Held while the workers list their connections for a request, one per origin: a request from this machine waits
     /// for at most one remote request.
     listing: PerOrigin<Arc<Mutex<()>>>,
+    /// Held while a backend is changed: two changes at once cannot take out the last two eligible backends, each because
+    /// the other one is left.
+    changing: Arc<Mutex<()>>,
     access: Access,
     control: Control,
     /// Whether this is `pointsman demo`, whose own paths are there too.
@@ -106,6 +109,7 @@ fn build(overview: &Arc<Overview>, control: &Control, access: &Access, demo: Opt
         snapshots: Arc::default(),
         pending: PerOrigin::default(),
         listing: PerOrigin::default(),
+        changing: Arc::default(),
         access: access.clone(),
         control: control.clone(),
         demo: demo.is_some(),

@@ -64,6 +64,27 @@ fn an_operator_drains_a_backend_and_enables_it_again() {
 }
 
 #[test]
+fn two_operators_at_once_leave_one_backend_eligible() {
+    let (lb, _backends) = two_backends("");
+    let drain = |name: &str| {
+        let path = format!("/api/v1/pools/web/backends/{name}");
+        lb.request("PATCH", &path, r#"{"state": "draining", "unless_last": true}"#).0
+    };
+    for _ in 0..30 {
+        let mut statuses = std::thread::scope(|scope| {
+            let (a, b) = (scope.spawn(|| drain("a")), scope.spawn(|| drain("b")));
+            [a, b].map(|thread| thread.join().unwrap())
+        });
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409], "{:?}", lb.backends());
+        for name in ["a", "b"] {
+            let path = format!("/api/v1/pools/web/backends/{name}");
+            assert_eq!(lb.request("PATCH", &path, r#"{"state": "up"}"#).0, 200);
+        }
+    }
+}
+
+#[test]
 fn a_weight_change_by_an_operator_takes_effect_at_once() {
     let (lb, backends) = two_backends(", balance: weighted");
     let b = format!("/api/v1/pools/web/backends/{}", backends[1].address);
