@@ -60,8 +60,9 @@ pub(super) async fn story(
     let uptime = overview.started.elapsed();
     let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
     let (mut events, dropped) = overview.journal.after(0);
+    let is_present = |pool: &str| overview.pools.load().contains_key(pool);
     if let Some(pool) = &question.pool
-        && !overview.pools.load().contains_key(&**pool)
+        && !is_present(pool)
         // A pool that a reload has removed still has a story.
         && !events.iter().any(|entry| entry.event.pool().is_some_and(|known| **known == **pool))
     {
@@ -80,7 +81,7 @@ pub(super) async fn story(
         sample.pools.retain(|(pool, _)| wanted(pool));
         sample.failures.retain(|failures| wanted(&failures.pool));
     }
-    let story = fold::story(&events, &samples);
+    let story = fold::story(&events, &samples, is_present);
     let summary = fold::summary(&story);
     let mut sentences = story.sentences;
     let mut begin = |at: SystemTime, text: String| {

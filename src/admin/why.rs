@@ -105,10 +105,11 @@ async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyR
     if known.is_empty() {
         let extent = Extent::of(overview.workers.iter().map(|worker| &worker.records));
         let since = extent.since.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let since = since.map(|age| format!(", since {} ago", duration(age))).unwrap_or_default();
+        let since = since.map(|age| format!(" (since {} ago)", duration(age))).unwrap_or_default();
+        sentences.push(Sentence::now(format!("nothing is known of {about}")));
         sentences.push(Sentence::now(format!(
-            "nothing is known of {about}: kept are the last {}{since}, the last {}, apart from them {} of connections that \
-             failed or were retried (runtime.records), and the connections that are open",
+            "known are the open connections, the last {}{since}, the last {}, and the last {} of connections that failed \
+             or were retried; runtime.records sets these numbers",
             count(extent.routed as u64, "decision"),
             count(extent.ended as u64, "end"),
             count(extent.failures as u64, "end"),
@@ -131,7 +132,8 @@ async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyR
 
 fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiError> {
     let (events, dropped) = app.overview.journal.after(0);
-    let mut sentences = history(&events, pool, backend);
+    let mut past = history(&events, pool, backend);
+    let mut sentences = Vec::new();
     let about = format!("{pool}/{backend}");
     let concerned = |entry: &journal::Entry| {
         entry.event.pool().is_some_and(|of| **of == *pool) && concerns(&entry.event, backend)
@@ -159,7 +161,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
     }
     let events: Vec<_> = events.into_iter().filter(concerned).collect();
     if now.is_none() {
-        if sentences.is_empty() {
+        if past.is_empty() {
             return Err(unknown(
                 pool,
                 backend,
@@ -176,14 +178,11 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
         let ago = ago.map(|age| format!(", for {}", duration(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!("it is not in the pool {pool} any longer{ago}")));
     } else if dropped > 0 {
-        sentences.insert(
-            0,
-            Sentence::now(format!(
-                "{} of the process were dropped from the journal",
-                count(dropped, "earlier event")
-            )),
-        );
+        let earlier = count(dropped, "earlier event");
+        past.insert(0, Sentence::now(format!("{earlier} of the process were dropped from the journal")));
     }
+    // The answer, and then how it came to that.
+    sentences.extend(past);
     let events = events.into_iter().map(JournalEntry::from).collect();
     Ok(WhyReply { about, sentences, summary: None, connections: None, backend: now, events: Some(events) })
 }

@@ -177,7 +177,14 @@ fn checks(entry: &Entry, settings: &config::Pool) -> Vec<String> {
     let ago = |at: SystemTime| duration(SystemTime::now().duration_since(at).unwrap_or_default());
     let one = |(index, health): (usize, &config::Health)| {
         let kind = health.check.kind();
-        let every = humantime::format_duration(health.every);
+        let every = match health.fast_every {
+            Some(fast) if fast < health.every => format!(
+                "{} ({} while its state may change)",
+                humantime::format_duration(health.every),
+                humantime::format_duration(fast)
+            ),
+            _ => humantime::format_duration(health.every).to_string(),
+        };
         let Some((at, checked)) = known.last.get(&index) else {
             return format!("its {kind} check, every {every}, has had no result yet");
         };

@@ -13,7 +13,7 @@ use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::Sentence;
-use super::phrases::{self, FailureCounts};
+use super::phrases::{self, FailureCounts, NoEnd};
 use super::samples::{Grown, Sample};
 use crate::domain::{BackendState, CloseReason, Event, ServingTier, StateReason};
 use crate::humanize::{count, list};
@@ -68,9 +68,20 @@ pub(crate) struct StoryTotals {
     pub state_changes: u64,
 }
 
-/// Describes what happened, from events and samples in the order of their times.
-pub(crate) fn story(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
+/// Describes what happened, from events and samples in the order of their times. `is_present` returns whether a pool is
+/// still in the configuration.
+pub(crate) fn story(
+    events: &[Entry],
+    samples: &[(SystemTime, Sample)],
+    is_present: impl Fn(&str) -> bool,
+) -> FoldedStory {
     let mut groups = merge_backends(group(events));
+    for group in &mut groups {
+        let removed = group.pool().is_some_and(|pool| !is_present(pool));
+        if removed && group.no_end == NoEnd::Ongoing {
+            group.no_end = NoEnd::PoolRemoved;
+        }
+    }
     let ungrouped = assign_failures(&mut groups, samples);
     let mut pools = events.iter().filter_map(|entry| entry.event.pool());
     let first = pools.next();
@@ -157,8 +168,8 @@ struct Group<'f> {
     ids: Vec<u64>,
     last: SystemTime,
     failures: FailureCounts,
-    /// Whether the process was restarted after the last event, so that what began has no end.
-    cut_off: bool,
+    /// Why no event ends what began.
+    no_end: NoEnd,
 }
 
 impl<'f> Group<'f> {
@@ -174,7 +185,7 @@ impl<'f> Group<'f> {
             ids: vec![entry.id],
             last: entry.at,
             failures: FailureCounts::default(),
-            cut_off: false,
+            no_end: NoEnd::Ongoing,
         }
     }
 
@@ -274,10 +285,10 @@ impl<'f> Group<'f> {
             }
             About::Backend(..) => phrases::backends(&self.names, &self.events, &self.failures),
             About::ServingTier(pool) => {
-                phrases::serving_tier(pool, &self.events, self.cut_off, &self.failures)
+                phrases::serving_tier(pool, &self.events, self.no_end, &self.failures)
             }
-            About::Source(pool, source) => phrases::source(pool, source, &self.events, self.cut_off),
-            About::Checks(pool) => phrases::checks(pool, &self.events, self.cut_off),
+            About::Source(pool, source) => phrases::source(pool, source, &self.events, self.no_end),
+            About::Checks(pool) => phrases::checks(pool, &self.events, self.no_end),
             About::Process(_) => phrases::process(&self.events),
         };
         Some(StorySentence { sentence: Sentence::then(self.begins_at(), text?), events: self.ids.clone() })
@@ -295,7 +306,7 @@ fn group(events: &[Entry]) -> Vec<Group<'_>> {
     for entry in events {
         if matches!(*entry.event, Event::Started { .. }) {
             // What the process before had begun is unknown to this one.
-            open.drain().for_each(|(_, index)| groups[index].cut_off = true);
+            open.drain().for_each(|(_, index)| groups[index].no_end = NoEnd::Restarted);
         }
         let Some(about) = About::of(entry) else { continue };
         match open.get(&about).map(|index| &mut groups[*index]) {

@@ -42,7 +42,16 @@ fn seen(seconds: f64, reason: CloseReason, n: u64) -> (SystemTime, Sample) {
 }
 
 fn texts(events: Vec<(f64, Event)>, samples: &[(SystemTime, Sample)]) -> Vec<String> {
-    story(&entries(events), samples).sentences.into_iter().map(|one| one.sentence.text).collect()
+    texts_with_pools(events, samples, |_| true)
+}
+
+fn texts_with_pools(
+    events: Vec<(f64, Event)>,
+    samples: &[(SystemTime, Sample)],
+    is_present: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let story = story(&entries(events), samples, is_present);
+    story.sentences.into_iter().map(|one| one.sentence.text).collect()
 }
 
 #[test]
@@ -124,13 +133,13 @@ fn operator(state: Option<AdminState>, weight: Option<u32>) -> Event {
 fn a_sentence_has_the_time_of_its_change_not_of_an_order_without_effect() {
     let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 2 };
     let events = vec![(0.0, operator(None, Some(1))), (25.0, operator(None, Some(2))), (25.1, weight)];
-    let sentences = story(&entries(events), &[]).sentences;
+    let sentences = story(&entries(events), &[], |_| true).sentences;
     assert_eq!(sentences.len(), 1);
     assert_eq!(
         (&*sentences[0].sentence.text, sentences[0].sentence.at),
         ("a got the weight 2", Some(at(25.1)))
     );
-    let nothing = story(&entries(vec![(3.0, operator(Some(AdminState::Up), None))]), &[]).sentences;
+    let nothing = story(&entries(vec![(3.0, operator(Some(AdminState::Up), None))]), &[], |_| true).sentences;
     assert_eq!(nothing[0].sentence.at, Some(at(3.0)));
 }
 
@@ -254,6 +263,8 @@ fn a_dns_outage_is_one_sentence_from_beginning_to_end() {
             "dns:backend:80 found nothing for web (no answer within 1s; the last good answer stands for now), and still finds nothing"
         ]
     );
+    let removed = texts_with_pools(events(), &[], |pool| pool != "web");
+    assert!(removed[0].ends_with(", until the pool was removed"), "{removed:?}");
     let over = [events(), vec![(95.0, status(None))]].concat();
     assert!(texts(over, &[])[0].ends_with("and found backends again after 1m 35s"));
 }
@@ -264,6 +275,8 @@ fn late_checks_are_reported_from_beginning_to_end() {
     let begins =
         "the checks of web ran late (the first waited 4.2 s to start; runtime.max_checks limits them)";
     assert_eq!(texts(late(), &[]), [format!("{begins} (ongoing)")]);
+    let removed = texts_with_pools(late(), &[], |pool| pool != "web");
+    assert_eq!(removed, [format!("{begins} (until the pool was removed)")]);
     let on_time = |at| (at, Event::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
     let over = [late(), vec![on_time(120.0)]].concat();
     assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
@@ -361,7 +374,7 @@ fn failures_without_a_state_change_get_their_own_sentence() {
             "in web, 1 client saw an error (1 backend_reset)"
         ]
     );
-    let story = story(&[], &samples);
+    let story = story(&[], &samples, |_| true);
     assert_eq!(
         story.totals,
         StoryTotals {
@@ -408,7 +421,7 @@ proptest! {
             if error { seen(at, CloseReason::ConnectFailed, failed) } else { refused(at, &format!("web-{name}"), failed, retried) }
         }).collect();
         samples.sort_by_key(|(at, _)| *at);
-        let story = story(&events, &samples);
+        let story = story(&events, &samples, |_| true);
         let mut mentioned: Vec<u64> = story.sentences.iter().flat_map(|one| one.events.clone()).collect();
         mentioned.sort_unstable();
         let before = mentioned.len();
@@ -451,7 +464,7 @@ fn an_hour_of_failures_of_thousands_of_backends_is_folded_quickly() {
     };
     let samples: Vec<_> = (0..3600).map(sample).collect();
     let began = std::time::Instant::now();
-    let story = story(&events, &samples);
+    let story = story(&events, &samples, |_| true);
     // Comparing each sample with each group took a hundred times as long, and health requests waited meanwhile.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!((story.totals.retried, story.totals.failed_connects), (3600, 3600 * 16));

@@ -232,16 +232,32 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
     clauses
 }
 
-/// What follows what has no end: it lasts, or a restart cut it off.
-fn without_end(cut_off: bool) -> &'static str {
-    if cut_off { " (until the restart)" } else { " (ongoing)" }
+/// Why a group of events has no event that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoEnd {
+    /// It lasts.
+    Ongoing,
+    /// The process was restarted.
+    Restarted,
+    /// A reload removed the pool.
+    PoolRemoved,
+}
+
+impl NoEnd {
+    fn clause(self) -> &'static str {
+        match self {
+            Self::Ongoing => " (ongoing)",
+            Self::Restarted => " (until the restart)",
+            Self::PoolRemoved => " (until the pool was removed)",
+        }
+    }
 }
 
 /// Which tier served a pool's clients.
 pub(super) fn serving_tier(
     pool: &str,
     events: &[&Entry],
-    cut_off: bool,
+    no_end: NoEnd,
     counts: &FailureCounts,
 ) -> Option<String> {
     let mut clauses = Vec::new();
@@ -268,12 +284,12 @@ pub(super) fn serving_tier(
     if clauses.is_empty() {
         return None;
     }
-    let ongoing = if ongoing { without_end(cut_off) } else { "" };
+    let ongoing = if ongoing { no_end.clause() } else { "" };
     Some(with_clients(format!("in {pool}, {}{ongoing}", clauses.join("; ")), counts))
 }
 
 /// What a source returned.
-pub(super) fn source(pool: &str, source: &str, events: &[&Entry], cut_off: bool) -> Option<String> {
+pub(super) fn source(pool: &str, source: &str, events: &[&Entry], no_end: NoEnd) -> Option<String> {
     let mut reasons: Vec<&str> = Vec::new();
     let mut over = None;
     for entry in events {
@@ -297,14 +313,18 @@ pub(super) fn source(pool: &str, source: &str, events: &[&Entry], cut_off: bool)
             )
         }
         (false, None) => {
-            let end = if cut_off { "until the restart" } else { "and still finds nothing" };
+            let end = match no_end {
+                NoEnd::Ongoing => "and still finds nothing",
+                NoEnd::Restarted => "until the restart",
+                NoEnd::PoolRemoved => "until the pool was removed",
+            };
             format!("{source} found nothing for {pool} ({}), {end}", list(&reasons, NAMED))
         }
     })
 }
 
 /// Reports that a pool's checks ran late.
-pub(super) fn checks(pool: &str, events: &[&Entry], cut_off: bool) -> Option<String> {
+pub(super) fn checks(pool: &str, events: &[&Entry], no_end: NoEnd) -> Option<String> {
     let mut waited = None;
     let mut over = None;
     for entry in events {
@@ -328,7 +348,7 @@ pub(super) fn checks(pool: &str, events: &[&Entry], cut_off: bool) -> Option<Str
             let (after, checks) = (duration(Duration::from_millis(after_ms)), count(checks, "check"));
             format!("{late} for {after}, {checks} in all, and were on time again")
         }
-        None => late + without_end(cut_off),
+        None => late + no_end.clause(),
     })
 }
 

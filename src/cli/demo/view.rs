@@ -83,8 +83,8 @@ fn title(snapshot: &DemoSnapshot, state: &DemoState, columns: usize) -> Vec<Line
         .map(|line| Line::from(line.fg(Color::Cyan)))
         .collect();
     lines.extend(terminal::wrap(&settings, columns, INDENT).into_iter().map(Line::from));
-    let mark = if state.playing.is_some() { "▶" } else { "▷" };
-    let mut caption = terminal::wrap(&format!("{mark} {}", state.caption), columns, 2);
+    let script = if state.playing.is_some() { "playing: " } else { "" };
+    let mut caption = terminal::wrap(&format!("{script}{}", state.caption), columns, 2);
     if caption.len() > CAPTION {
         caption.truncate(CAPTION);
         if let Some(last) = caption.last_mut() {
