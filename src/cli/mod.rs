@@ -37,6 +37,18 @@ use crate::config::{self, Algorithm};
 use crate::domain::SocketAddress;
 use crate::{chart, remote, sanitize, supervisor, telemetry};
 
+/// What to type first, as the list of commands is long.
+const BEGIN: &str = "\
+Begin with:
+  pointsman demo                          see it work: its own backends, clients and a page
+  pointsman forward :8080 HOST:PORT …     balance without a configuration file
+  pointsman check -c FILE                 find the mistakes of a configuration
+  pointsman run -c FILE                   run it
+When something is wrong with a running instance:
+  pointsman doctor                        problems, since when, and what to do
+  pointsman story                         what happened lately
+  pointsman why CLIENT or POOL/BACKEND    why connections went where they went";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
@@ -61,7 +73,14 @@ $POINTSMAN_LOG (or $RUST_LOG) overrides log.level, for example POINTSMAN_LOG=deb
 /// balances. It follows containers as they come and go, tries another backend when one fails, and says
 /// in its log why each connection went where it went.
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(
+    name = "pointsman",
+    version,
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}",
+    before_help = BEGIN,
+    after_help = EXIT_CODES,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
