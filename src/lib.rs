@@ -36,6 +36,7 @@
 //! | [`remote`] | the client of a running instance's admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
+//! | [`hand_over`] | a new process takes the listening sockets of a running one |
 //! | [`problems`] | what is wrong now and since when, and how near the limits are |
 //! | [`overview`] | the state of the running process: the supervisor writes it, the admin server reads it |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
@@ -72,6 +73,7 @@ mod cli;
 mod config;
 mod discovery;
 mod domain;
+mod hand_over;
 mod health;
 mod http1;
 mod humanize;

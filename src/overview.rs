@@ -146,6 +146,8 @@ pub(crate) struct Overview {
     /// What the pools counted in each second of the last hour.
     pub samples: Samples,
     phase: AtomicU8,
+    /// Whether another process is taking over, so that changes would be lost.
+    handing_over: AtomicBool,
     /// Held during a listing of connections and the pause after it.
     listing: Arc<Mutex<()>>,
 }
@@ -175,7 +177,18 @@ impl Overview {
             listing: Arc::default(),
             samples: Samples::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
+            handing_over: AtomicBool::new(false),
         }
+    }
+
+    /// Whether another process is taking over, so that changes would be lost.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::SeqCst)
+    }
+
+    /// Sets whether another process is taking over.
+    pub(crate) fn set_handing_over(&self, handing_over: bool) {
+        self.handing_over.store(handing_over, Ordering::SeqCst);
     }
 
     /// What the process is doing.

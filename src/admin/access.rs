@@ -218,7 +218,13 @@ impl FromRequestParts<App> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        app.access.check(head).await
+        let operator = app.access.check(head).await?;
+        if app.overview.is_handing_over() {
+            let message = "another process is taking over: the change would be lost";
+            let hint = "retry in a few seconds";
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "handing_over", message, hint));
+        }
+        Ok(operator)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Orders from an operator to the process as a whole, and the channel to the loop that runs it. A reload and a drain do
 //! the same as SIGHUP and SIGTERM.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{DrainReply, ReloadReply};
+use crate::api::{DrainReply, HandOverReply, ReloadReply};
 
 /// How many orders may wait; more are refused.
 const WAITING: usize = 16;
@@ -22,6 +23,15 @@ pub(crate) enum Order {
         operator: Arc<str>,
         /// The channel for the result.
         answer: Answer<ReloadReply>,
+    },
+    /// Hand over to another process.
+    HandOver {
+        /// The operator.
+        operator: Arc<str>,
+        /// The Unix socket at which the other process waits.
+        socket: PathBuf,
+        /// The channel for the result, which is sent when the hand-over begins.
+        answer: Answer<HandOverReply>,
     },
     /// Accept no new connections, and stop when the open ones have ended.
     Drain {

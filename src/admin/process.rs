@@ -10,9 +10,12 @@ use super::access::Operator;
 use super::control::{Order, Refusal};
 use super::history;
 use super::metrics;
-use super::request::{QueryParams, bad_request};
+use super::request::{Body, QueryParams, bad_request};
 use super::{ApiError, App};
-use crate::api::{Acknowledgement, DrainReply, JournalEntry, JournalReply, ReloadReply, StatusReply};
+use crate::api::{
+    Acknowledgement, DrainReply, HandOverReply, HandOverRequest, JournalEntry, JournalReply, ReloadReply,
+    StatusReply,
+};
 use crate::config;
 use crate::overview::Phase;
 
@@ -139,6 +142,17 @@ pub(super) async fn drain(
     let drain = app.control.order(|answer| Order::Drain { operator, answer });
     let draining = drain.await.map_err(|refusal| refused(&refusal))?;
     Ok((StatusCode::ACCEPTED, Json(draining)))
+}
+
+/// `POST /api/v1/hand-over`: as SIGUSR2, to a process that waits.
+pub(super) async fn hand_over(
+    Operator(operator): Operator,
+    State(app): State<App>,
+    Body(HandOverRequest { socket }): Body<HandOverRequest>,
+) -> Result<(StatusCode, Json<HandOverReply>), ApiError> {
+    let hand_over = app.control.order(|answer| Order::HandOver { operator, socket, answer });
+    let begins = hand_over.await.map_err(|refusal| refused(&refusal))?;
+    Ok((StatusCode::ACCEPTED, Json(begins)))
 }
 
 fn refused(refusal: &Refusal) -> ApiError {

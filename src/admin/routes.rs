@@ -23,6 +23,7 @@ macro_rules! operations {
             config: GET "/api/v1/config" => process::config,
             check: POST path::CHECK => checks::check,
             reload: POST path::RELOAD => process::reload,
+            hand_over: POST path::HAND_OVER => process::hand_over,
             drain: POST path::DRAIN => process::drain,
             pools: GET "/api/v1/pools" => pools::all,
             pool: GET "/api/v1/pools/{pool}" => pools::one,

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -35,6 +36,7 @@ use super::write_timeout::WriteTimeout;
 use super::{ApiError, replicas};
 use crate::config::{Admin, SocketMode};
 use crate::domain::SocketAddress;
+use crate::hand_over::{HandedSocket, InheritedAddress, SocketOwner, SocketPlace, SocketRole};
 use crate::proxy::unix_socket::UnixSocket;
 use crate::task::spawn;
 
@@ -65,6 +67,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Bound {
     listener: AdminListener,
+    configured: SocketAddress,
     /// Its address; instead of port 0, the port that the kernel chose.
     pub address: SocketAddress,
     header_time: Duration,
@@ -76,32 +79,77 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum AdminListener {
     Tcp(TcpListener),
-    Unix(UnixListener, UnixSocket),
+    Unix(UnixListener, Arc<UnixSocket>),
+}
+
+/// The listening socket of the admin server, for a process that takes over.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    socket: OwnedFd,
+    place: SocketPlace,
+    unix: Option<Arc<UnixSocket>>,
+}
+
+impl AdminSocket {
+    /// The socket, to hand over.
+    pub(crate) fn share(&self) -> io::Result<HandedSocket> {
+        HandedSocket::share(self.place.clone(), SocketRole::Listening, &self.socket)
+    }
+
+    /// Leaves the file of a Unix socket to the process that has taken over.
+    pub(crate) fn handed_over(&self) {
+        if let Some(unix) = &self.unix {
+            unix.hand_over();
+        }
+    }
 }
 
 impl Bound {
-    /// Binds an address. `mode` applies to a Unix socket.
-    pub(crate) async fn bind(address: &SocketAddress, mode: SocketMode) -> io::Result<Self> {
-        let (listener, address) = match address {
+    /// Binds an address, or continues that of the process before. `mode` applies to a Unix socket.
+    pub(crate) async fn bind(
+        configured: &SocketAddress,
+        mode: SocketMode,
+        inherited: Option<InheritedAddress>,
+    ) -> io::Result<Self> {
+        let inherited = inherited.and_then(|mut inherited| inherited.listening.pop());
+        let (listener, address) = match configured {
             SocketAddress::Tcp(wanted) => {
-                let listener = TcpListener::bind(wanted).await?;
+                let listener = match inherited {
+                    Some(socket) => TcpListener::from_std(socket.into())?,
+                    None => TcpListener::bind(wanted).await?,
+                };
                 let address = SocketAddress::Tcp(listener.local_addr()?);
                 (AdminListener::Tcp(listener), address)
             }
             SocketAddress::Unix(path) => {
-                let socket = UnixSocket::bind(path, mode)?;
+                let socket = match inherited {
+                    Some(socket) => UnixSocket::inherit(path, socket)?,
+                    None => UnixSocket::bind(path, mode)?,
+                };
                 let listener = UnixListener::from_std(socket.listener()?)?;
-                (AdminListener::Unix(listener, socket), address.clone())
+                (AdminListener::Unix(listener, Arc::new(socket)), configured.clone())
             }
         };
         Ok(Self {
             listener,
+            configured: configured.clone(),
             address,
             header_time: HEADER_TIME,
             request_time: REQUEST_TIME,
             slow_time: SLOW_TIME,
             write_time: WRITE_TIME,
         })
+    }
+
+    /// Its listening socket, for a process that takes over.
+    pub(crate) fn socket(&self) -> io::Result<AdminSocket> {
+        let (socket, unix) = match &self.listener {
+            AdminListener::Tcp(listener) => (listener.as_fd(), None),
+            AdminListener::Unix(listener, socket) => (listener.as_fd(), Some(Arc::clone(socket))),
+        };
+        let (configured, address) = (self.configured.clone(), self.address.clone());
+        let place = SocketPlace { owner: SocketOwner::Admin, configured, address };
+        Ok(AdminSocket { socket: socket.try_clone_to_owned()?, place, unix })
     }
 
     /// Serves until `stop` is cancelled, and then waits up to `SHUTDOWN_TIME` for running requests.

@@ -10,9 +10,10 @@ async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>
 }
 
 async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-    let mut bound = Bound::bind(&SocketAddress::Tcp("127.0.0.1:0".parse().unwrap()), SocketMode::default())
-        .await
-        .unwrap();
+    let mut bound =
+        Bound::bind(&SocketAddress::Tcp("127.0.0.1:0".parse().unwrap()), SocketMode::default(), None)
+            .await
+            .unwrap();
     bound.header_time = Duration::from_millis(200);
     bound.request_time = Duration::from_millis(200);
     bound.slow_time = Duration::from_millis(300);
@@ -107,7 +108,9 @@ async fn the_connection_of_a_client_that_does_not_read_its_answer_is_closed() {
 /// A server at every address, whose incomplete requests never time out; returns its port.
 async fn without_time_limits(router: Router) -> u16 {
     let mut bound =
-        Bound::bind(&SocketAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default()).await.unwrap();
+        Bound::bind(&SocketAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default(), None)
+            .await
+            .unwrap();
     bound.header_time = NEVER;
     bound.request_time = NEVER;
     bound.write_time = NEVER;

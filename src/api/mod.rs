@@ -25,13 +25,13 @@ pub(crate) use connection::{
 pub(crate) use history::{BackendTrack, HistoryReply, LatencyTrack, PoolTrack, Track};
 pub(crate) use problems::{CapacityInfo, ProblemInfo, ProblemsReply};
 pub(crate) use process::{
-    Acknowledgement, DrainReply, ErrorDetail, ErrorReply, Hello, Lagged, ReloadReply, Skipped,
+    Acknowledgement, DrainReply, ErrorDetail, ErrorReply, HandOverReply, Hello, Lagged, ReloadReply, Skipped,
 };
 pub(crate) use replicas::{
     AllReplicasReply, ReplicaChange, ReplicaFailure, ReplicaGroup, ReplicaInfo, ReplicaList, ReplicaNames,
     ReplicaPool, ScaleDecision,
 };
-pub(crate) use request::{BackendChange, CheckRequest, NewBackend, whole_number};
+pub(crate) use request::{BackendChange, CheckRequest, HandOverRequest, NewBackend, whole_number};
 pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
 pub(crate) use status::{
     BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, PoolInfo, PoolsReply,

@@ -24,5 +24,7 @@ pub(crate) const STORY: &str = "/api/v1/story";
 pub(crate) const CHECK: &str = "/api/v1/check";
 /// Reads the configuration again.
 pub(crate) const RELOAD: &str = "/api/v1/reload";
+/// Hands over to another process.
+pub(crate) const HAND_OVER: &str = "/api/v1/hand-over";
 /// Ends the process in an orderly way.
 pub(crate) const DRAIN: &str = "/api/v1/drain";

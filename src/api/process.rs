@@ -27,6 +27,15 @@ pub(crate) struct ReloadReply {
     pub restart: Vec<Word>,
 }
 
+/// A hand-over that begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct HandOverReply {
+    /// The process that hands over.
+    pub process: u32,
+}
+
 /// A drain that begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

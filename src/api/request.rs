@@ -1,5 +1,7 @@
 //! The bodies of requests.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::domain::AdminState;
@@ -35,6 +37,16 @@ pub(crate) struct NewBackend {
 
 fn weight_1() -> u32 {
     1
+}
+
+/// A process that takes over.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HandOverRequest {
+    /// The Unix socket at which it waits for the listening sockets.
+    #[cfg_attr(test, schemars(with = "String", length(min = 1, max = 107)))]
+    pub socket: PathBuf,
 }
 
 /// What to change of a backend.

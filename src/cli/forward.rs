@@ -12,7 +12,7 @@ use crate::config::{
 use crate::own::{OwnAddresses, Owner};
 
 pub(super) fn run(args: &ForwardArgs) -> Result<Exit, Failure> {
-    run::serve(config(args)?, None)
+    run::serve(config(args)?, None, None)
 }
 
 fn config(args: &ForwardArgs) -> Result<Config, Failure> {

@@ -107,7 +107,7 @@ fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
 }
 
 /// The token in a file; `None`: the file is empty.
-fn token_in(file: &Path) -> std::io::Result<Option<String>> {
+pub(super) fn token_in(file: &Path) -> std::io::Result<Option<String>> {
     let text = std::fs::read_to_string(file)?;
     Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty()))
 }

@@ -8,7 +8,9 @@ pub(crate) mod demo;
 mod doctor;
 mod drain;
 mod forward;
+mod hand_over;
 mod health;
+mod init;
 mod instance;
 mod logs;
 mod man;
@@ -62,6 +64,7 @@ Commands that talk to a running instance (status, top, drain, weight, logs …):
 Signals:
   SIGTERM, SIGINT, SIGQUIT  drain: no new connections; existing ones finish; a second signal ends at once
   SIGHUP                    read the configuration again
+  SIGUSR2                   start the program again, hand the listening sockets over to it, and drain
 
 Without -c, the configuration is the first of $POINTSMAN_CONFIG, ./pointsman.yaml,
 $XDG_CONFIG_HOME/pointsman/pointsman.yaml and /etc/pointsman/pointsman.yaml that exists.
@@ -200,6 +203,10 @@ struct RunArgs {
     /// Only check the configuration, as `check` does
     #[arg(long)]
     check: bool,
+    /// Take over from the process that runs at the configuration's admin address: its listening sockets are passed on, and
+    /// it drains; if none runs, start as usual
+    #[arg(long, conflicts_with = "check")]
+    take_over: bool,
 }
 
 #[derive(Debug, Args)]
@@ -269,6 +276,8 @@ enum Exit {
     Problems,
     /// The drain reset connections at its time limit: 3.
     Cut,
+    /// The process that took over ended with this code.
+    Code(u8),
 }
 
 /// Why a command failed.
@@ -349,6 +358,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Unserved | Exit::Problems) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
+        Ok(Exit::Code(code)) => ExitCode::from(code),
         Err(failure @ Failure::Logged(_)) => ExitCode::from(failure.code()),
         Err(failure) => {
             // The message may quote an instance, a file or a name server.

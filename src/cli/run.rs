@@ -1,5 +1,7 @@
 //! `pointsman run`: the balancer, until a signal ends it.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,16 +11,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Level, enabled, error, info, warn};
 
-use super::{Exit, Failure, RunArgs, check, service_manager};
+use super::hand_over::{self, HandOverResult, Invoked, ProcessRole};
+use super::{Exit, Failure, RunArgs, check, init, instance, service_manager};
 use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::control::{Control, Order, Refusal};
 use crate::admin::server::Bound;
-use crate::api::{DrainReply, ReloadReply};
+use crate::api::{DrainReply, HandOverReply, ReloadReply};
 use crate::config::{self, Admin, Config};
 use crate::domain::{Cause, ConfigProblem, Event};
+use crate::hand_over::service_manager as passed_sockets;
+use crate::hand_over::{HandOver, InheritedAddress, Predecessor, SocketOwner, Successor, Taken};
 use crate::state_directory::StateDirectory;
-use crate::supervisor::{Outcome, Supervisor};
+use crate::supervisor::{Inherited, Outcome, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
 
@@ -27,16 +32,37 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         return check::run(&args.file, None);
     }
     let path = args.file.path()?;
-    let config = config::load(&path)?;
-    serve(config, Some(&path))
+    let mut predecessor = Predecessor::from_environment().map_err(|error| not_taken_over(&error))?;
+    let role = if predecessor.is_some() { ProcessRole::Starting } else { ProcessRole::InCharge };
+    role.show();
+    let result = config::load(&path).map_err(Failure::from).and_then(|config| {
+        if args.take_over && predecessor.is_none() {
+            predecessor = instance::block_on(hand_over::ask(&config))?;
+        }
+        serve(config, Some(&path), predecessor.as_mut())
+    });
+    if let (Err(failure), Some(predecessor)) = (&result, &predecessor) {
+        predecessor.failed(failure.to_string());
+    }
+    result
 }
 
-/// Runs a configuration until a signal ends it; a reload reads `file` again.
-pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure> {
+fn not_taken_over(error: &io::Error) -> Failure {
+    Failure::NotStarted(format!("the sockets of the running process cannot be taken over: {error}"))
+}
+
+/// Runs a configuration until a signal ends it; a reload reads `file` again. `predecessor`: the process that this one
+/// takes over from.
+pub(super) fn serve(
+    config: Config,
+    file: Option<&Path>,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<Exit, Failure> {
     let log = log::init(&config.log)?;
+    let invoked = Invoked::now()?;
     // The admin server has its own thread: a flood of requests must not delay checks and pool states.
     let (runtime, admin) = (control_plane()?, thread("admin")?);
-    let result = runtime.block_on(live(config, file, &log, admin.handle()));
+    let result = runtime.block_on(live(config, file, &log, admin.handle(), &invoked, predecessor));
     // A check that hangs in the system's resolver must not delay the exit.
     admin.shutdown_background();
     runtime.shutdown_background();
@@ -66,22 +92,40 @@ async fn live(
     file: Option<&Path>,
     log: &log::Guard,
     admin_runtime: &Handle,
+    invoked: &Invoked,
+    mut predecessor: Option<&mut Predecessor>,
 ) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let mut reloads = listen(SignalKind::hangup())?;
+    let mut hand_overs = listen(SignalKind::user_defined2())?;
     if let Some(file) = file {
         info!(version = %env!("CARGO_PKG_VERSION"), config = %file.display(), pid = std::process::id(), "pointsman");
     }
     let _dropped = AbortOnDropHandle::new(spawn(log::report_dropped()));
-    let state = open_state(config.runtime.state.as_deref())?;
+    let received = predecessor.as_deref_mut().map(Predecessor::receive).transpose();
+    let HandOver { mut sockets, pools, state } =
+        received.map_err(|error| not_taken_over(&error))?.unwrap_or_default();
+    if predecessor.is_none() {
+        sockets = passed_sockets::passed().map_err(|error| {
+            Failure::NotStarted(format!("the sockets of the service manager cannot be used: {error}"))
+        })?;
+    }
+    let mut inherited = Inherited::new(sockets, pools);
+    let offered: Vec<_> = inherited.sockets.places().cloned().collect();
+    let state = open_state(config.runtime.state.as_deref(), state)?;
     let access = Access::default();
     access.apply(Access::read_rules(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
-        Some(admin) => Some(bind(admin, admin_runtime).await?),
+        Some(admin) => {
+            Some(bind(admin, admin_runtime, inherited.sockets.take(&SocketOwner::Admin, &admin.bind)).await?)
+        }
         None => None,
     };
     let address = admin.as_ref().map(|admin| admin.address.clone());
-    let starting = Supervisor::start(config, address, state.clone());
+    let admin_socket = admin.as_ref().map(Bound::socket).transpose();
+    let admin_socket =
+        admin_socket.map_err(|error| Failure::NotStarted(format!("the admin server: {error}")))?;
+    let starting = Supervisor::start(config, address, state.clone(), inherited);
     let mut supervisor = tokio::select! {
         started = starting => started?,
         _ = signals.end() => return Ok(Exit::Done),
@@ -92,19 +136,46 @@ async fn live(
         let _guard = admin_runtime.enter();
         spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
+    let left = supervisor.drop_inherited();
+    if let Some(predecessor) = predecessor {
+        let places: Vec<_> = offered.into_iter().filter(|place| !left.contains(place)).collect();
+        let (process, addresses) = (predecessor.pid, places.len());
+        predecessor
+            .ready(Taken { pid: std::process::id(), places })
+            .map_err(|error| Failure::NotStarted(format!("the running process did not confirm: {error}")))?;
+        ProcessRole::InCharge.show();
+        supervisor.overview().journal.record(Event::TookOver { process, addresses });
+    }
+    service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
     service_manager::ready(supervisor.overview());
-    let _followed =
+    let followed =
         AbortOnDropHandle::new(spawn(service_manager::follow(Arc::downgrade(supervisor.overview()))));
+    let mut successor = None;
     let by: Arc<str> = loop {
-        tokio::select! {
+        let (newcomer, by) = tokio::select! {
             signal = signals.end() => break signal.into(),
+            _ = hand_overs.recv() => (invoked.start(file), "SIGUSR2".into()),
             _ = reloads.recv() => {
                 let _ = reload(&mut supervisor, file, log, &access, &"SIGHUP".into()).await;
+                service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
+                continue;
             }
             Some(order) = orders.next() => match order {
                 Order::Reload { operator, answer } => {
                     let _ = answer.send(reload(&mut supervisor, file, log, &access, &operator).await);
+                    service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
+                    continue;
                 }
+                Order::HandOver { operator, socket, answer } => match Successor::connect(&socket) {
+                    Ok(newcomer) => {
+                        let _ = answer.send(Ok(HandOverReply { process: std::process::id() }));
+                        (Ok(newcomer), operator)
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(Refusal::NotPossible(error.to_string())));
+                        continue;
+                    }
+                },
                 Order::Drain { operator, answer } => {
                     let open = supervisor.overview().limit.open() as u64;
                     let timeout_seconds = supervisor.config().runtime.drain.timeout.as_secs_f64();
@@ -112,11 +183,29 @@ async fn live(
                     break operator;
                 }
             },
+        };
+        let admin_socket = admin_socket.as_ref();
+        match hand_over::hand_over(&mut supervisor, admin_socket, newcomer, by, signals.end()).await {
+            HandOverResult::Done(taken) => {
+                ProcessRole::Draining.show();
+                // From here on, the service manager listens to the other process only.
+                drop(followed);
+                let by = format!("the hand-over to process {}", taken.pid).into();
+                successor = Some(taken);
+                break by;
+            }
+            HandOverResult::Failed => {}
+            HandOverResult::Stopped(signal) => break signal.into(),
         }
     };
     drop(orders); // later requests are refused
     let drain = supervisor.config().runtime.drain;
-    service_manager::stopping(drain.grace + drain.timeout);
+    match &successor {
+        None => service_manager::stopping(drain.grace + drain.timeout),
+        // The other process answers at this address now.
+        Some(taken) if taken.has_admin() => stop.cancel(),
+        Some(_) => {}
+    }
     let outcome = supervisor.drain(by, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
@@ -124,6 +213,9 @@ async fn live(
     }
     state.close();
     info!("stopped");
+    if successor.is_some() && std::process::id() == 1 {
+        return init::stay(&mut signals, &mut reloads, &mut hand_overs).await;
+    }
     Ok(match outcome {
         Outcome::Finished => Exit::Done,
         Outcome::Cut => Exit::Cut,
@@ -131,18 +223,23 @@ async fn live(
 }
 
 /// Opens the state directory, if there is one.
-fn open_state(folder: Option<&Path>) -> Result<StateDirectory, Failure> {
+fn open_state(folder: Option<&Path>, inherited: Option<OwnedFd>) -> Result<StateDirectory, Failure> {
     let Some(folder) = folder else { return Ok(StateDirectory::default()) };
-    StateDirectory::open(folder).map_err(|error| {
+    StateDirectory::open(folder, inherited).map_err(|error| {
         let folder = folder.display();
         Failure::NotStarted(format!("the state cannot be kept in {folder} (runtime.state): {error}"))
     })
 }
 
 /// Binds the admin server on the runtime that will run it.
-async fn bind(admin: &Admin, admin_runtime: &Handle) -> Result<Bound, Failure> {
+async fn bind(
+    admin: &Admin,
+    admin_runtime: &Handle,
+    inherited: Option<InheritedAddress>,
+) -> Result<Bound, Failure> {
     let (address, wanted) = (&admin.bind, admin.clone());
-    let bound = admin_runtime.spawn(async move { Bound::bind(&wanted.bind, wanted.socket_mode).await }).await;
+    let binding = async move { Bound::bind(&wanted.bind, wanted.socket_mode, inherited).await };
+    let bound = admin_runtime.spawn(binding).await;
     let bound = bound.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     bound
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))

@@ -4,12 +4,17 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sd_notify::NotifyState::{self, ExtendTimeoutUsec, Ready, Reloading, Status, Stopping, Watchdog};
+use sd_notify::NotifyState::{
+    self, ExtendTimeoutUsec, MainPid, Ready, Reloading, Status, Stopping, Watchdog,
+};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
+use crate::admin::server::AdminSocket;
+use crate::hand_over::service_manager as passed_sockets;
 use crate::humanize::count;
 use crate::overview::{Overview, Phase};
+use crate::supervisor::Supervisor;
 
 /// The interval at which the status line is updated.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -31,9 +36,36 @@ pub(super) fn reloading() {
 
 /// Reports that the process stops, and that the drain may take `drain`.
 pub(super) fn stopping(drain: Duration) {
+    // Connects are refused once the process has closed its sockets, which it could not do if they were kept.
+    if passed_sockets::is_present()
+        && let Err(error) = passed_sockets::keep(&[])
+    {
+        warn!(%error, "the service manager still keeps the listening sockets");
+    }
     // With less time, systemd would kill the process while connections may still finish.
     let micros = u32::try_from((drain + BESIDE_DRAIN).as_micros()).unwrap_or(u32::MAX);
     send(&[Stopping, ExtendTimeoutUsec(micros), Status("draining")]);
+}
+
+/// Lets the service manager keep the listening sockets, so that none is lost if the process crashes
+/// (`FileDescriptorStoreMax=`).
+pub(super) async fn keep_sockets(supervisor: &Supervisor, admin: Option<&AdminSocket>) {
+    if !passed_sockets::is_present() {
+        return;
+    }
+    let kept = async {
+        let mut sockets = supervisor.listening_sockets().await?;
+        sockets.extend(admin.map(AdminSocket::share).transpose()?);
+        passed_sockets::keep(&sockets)
+    };
+    if let Err(error) = kept.await {
+        warn!(%error, "the service manager cannot keep the listening sockets: a crash would lose them");
+    }
+}
+
+/// Reports that another process is the service's main process now.
+pub(super) fn main_process(pid: u32) {
+    send(&[MainPid(pid)]);
 }
 
 /// Keeps the status line current, and feeds the watchdog if there is one, until the process ends.

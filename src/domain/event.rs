@@ -240,6 +240,28 @@ pub enum Event {
         /// Saved events that were skipped: another version recorded them.
         skipped: u64,
     },
+    /// A hand-over to another process begins.
+    HandOverStarted {
+        /// An operator, or a signal.
+        by: Arc<str>,
+    },
+    /// Another process accepts connections now; this one drains.
+    HandOverDone {
+        /// The other process.
+        process: u32,
+    },
+    /// A hand-over has failed: this process continues as before.
+    HandOverFailed {
+        /// Why.
+        error: Cause,
+    },
+    /// The process has taken over from another one.
+    TookOver {
+        /// The other process.
+        process: u32,
+        /// Addresses whose listening sockets it took over.
+        addresses: usize,
+    },
     /// The process stops accepting connections, now or after the grace period.
     DrainStarted {
         /// An operator, or a signal.
@@ -351,6 +373,8 @@ impl Event {
             | Self::BackendRemoved { pool, .. } => Some(pool),
             Self::ConnectionClosed { pool, .. } | Self::CheckRequested { pool, .. } => pool.as_ref(),
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
+            Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
+            Self::TookOver { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
     }
@@ -373,6 +397,8 @@ impl Event {
             | Self::EndpointsChanged { .. } => None,
             Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
+            Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
+            Self::TookOver { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
     }

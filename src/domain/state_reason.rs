@@ -28,6 +28,13 @@ pub enum StateReason {
     ///
     /// Remedy: none needed. With `health` it would be checked first.
     FoundUnchecked,
+    /// It was in this state in the process from which this one took over.
+    ///
+    /// Remedy: none needed: the text after the colon is the reason there, and its next checks decide.
+    TakenOver {
+        /// Why it was in its state there.
+        cause: Cause,
+    },
     /// Its container is starting.
     ///
     /// Remedy: none needed: its HEALTHCHECK has not passed yet. If it stays so, look at `docker inspect` of the
@@ -221,6 +228,7 @@ impl StateReason {
         match self {
             Self::Found { .. } => "found",
             Self::FoundUnchecked => "found_unchecked",
+            Self::TakenOver { .. } => "taken_over",
             Self::ContainerStarting => "container_starting",
             Self::SourceHealthy => "source_healthy",
             Self::SourceUnhealthy(_) => "source_unhealthy",
@@ -272,6 +280,7 @@ impl StateReason {
         let text = match self {
             Self::Found { source } => format!("found in {source}"),
             Self::FoundUnchecked => return "found, and the pool has no checks".into(),
+            Self::TakenOver { cause } => format!("taken over from the process before: {cause}"),
             Self::ContainerStarting => return "its container is starting".into(),
             Self::SourceHealthy => return "its source reports it healthy".into(),
             Self::SourceUnhealthy(cause) => return cause.clone(),

@@ -26,6 +26,11 @@ pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)>
     vec![
         (StateReason::Found { source: source() }, "found", "found in dns backend:80"),
         (StateReason::FoundUnchecked, "found_unchecked", "found, and the pool has no checks"),
+        (
+            StateReason::TakenOver { cause: "its first check passed".into() },
+            "taken_over",
+            "taken over from the process before: its first check passed",
+        ),
         (StateReason::ContainerStarting, "container_starting", "its container is starting"),
         (StateReason::SourceHealthy, "source_healthy", "its source reports it healthy"),
         (StateReason::SourceUnhealthy("it is paused".into()), "source_unhealthy", "it is paused"),
@@ -131,7 +136,7 @@ fn each_reason_has_its_name_and_its_text() {
         assert_eq!(json, serde_json::json!({"reason": name, "cause": text}));
     }
     let names: BTreeSet<_> = all().into_iter().map(|(reason, ..)| reason.name()).collect();
-    assert_eq!(names.len(), 29, "each reason has a name of its own");
+    assert_eq!(names.len(), 30, "each reason has a name of its own");
 }
 
 #[test]

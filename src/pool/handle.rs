@@ -8,14 +8,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::message::Message;
 use super::snapshot::{PoolSnapshot, PoolStatus};
-use super::state_machine::PoolState;
+use super::state_machine::{PoolHandOver, PoolState};
 use super::task::{Task, shadowed_since_now};
 use super::totals::Former;
 use super::{Counters, Pool, Queue};
 use crate::config;
 use crate::health::Pace;
 use crate::own::OwnAddresses;
-use crate::state_directory::{SavedBackend, SavedSettings};
+use crate::state_directory::SavedSettings;
 use crate::task::spawn;
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
@@ -44,22 +44,24 @@ impl Handle {
         pace: &Arc<Pace>,
         journal: &Journal,
     ) -> Self {
-        Self::restore(name, config, own, pace, journal, (SavedSettings::default(), Vec::new()))
+        Self::restore(name, config, own, pace, journal, SavedSettings::default(), PoolHandOver::default())
     }
 
-    /// The same with what operators had set for its backends before the restart, and where to save what they set.
+    /// The same with what is known of its backends from the process before, and with where to save what operators set.
     pub(crate) fn restore(
         name: Arc<str>,
         config: &config::Pool,
         own: &Arc<OwnAddresses>,
         pace: &Arc<Pace>,
         journal: &Journal,
-        (settings, saved): (SavedSettings, Vec<SavedBackend>),
+        settings: SavedSettings,
+        known: PoolHandOver,
     ) -> Self {
         let (messages, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let mut pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
-        pool_state.restore(saved);
+        pool_state.restore(known.settings);
+        pool_state.take_over(known.health);
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
@@ -75,6 +77,11 @@ impl Handle {
             failures,
             messages: messages.clone(),
         });
+        for added in known.added {
+            // A backend that cannot be added any longer is left out.
+            let (done, _) = oneshot::channel();
+            let _ = messages.send(Message::Added { found: added.into(), done });
+        }
         let task = Task::new(Arc::clone(&pool), pool_state, journal.clone(), settings, pace.pool());
         spawn(task.run(received, failed));
         Self { pool, messages, sent: config.clone() }

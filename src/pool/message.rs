@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Backend;
 use super::input::Command;
-use super::state_machine::{NotAdded, NotRemoved};
+use super::state_machine::{NotAdded, NotRemoved, PoolHandOver};
 use crate::config;
 use crate::discovery::{Found, Observation, SourceKey};
 use crate::domain::SetBy;
@@ -26,6 +26,10 @@ pub(super) enum Message {
         command: Command,
         by: SetBy,
         done: oneshot::Sender<()>,
+    },
+    /// Replied to with what a process that takes over needs to know.
+    HandOver {
+        reply: oneshot::Sender<PoolHandOver>,
     },
     /// Replied to when the effects of all earlier messages are visible.
     Shown {

@@ -42,7 +42,7 @@ use message::Message;
 pub(crate) use outliers::{SlowBackend, slow_backends};
 pub(crate) use queue::Queue;
 pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
-pub(crate) use state_machine::{NotAdded, NotRemoved};
+pub(crate) use state_machine::{NotAdded, NotRemoved, PoolHandOver};
 pub(crate) use totals::Totals;
 
 /// A pool as the proxy uses it. Workers read it; only its own task publishes.
@@ -134,6 +134,13 @@ impl Pool {
         let (done, when_done) = oneshot::channel();
         let _ = self.messages.send(Message::Command { key: backend.key, command, by, done });
         let _ = when_done.await; // a removed pool has no backends
+    }
+
+    /// What a process that takes over from this one needs to know of the pool.
+    pub(crate) async fn hand_over(&self) -> PoolHandOver {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.messages.send(Message::HandOver { reply });
+        replied.await.unwrap_or_default() // a stopped pool has nothing to hand over
     }
 
     /// Returns when [`status`](Self::status) reflects everything sent to the pool's task until now.

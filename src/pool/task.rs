@@ -148,6 +148,10 @@ impl Task {
                 self.replies_when_saved.push(Box::new(|| _ = done.send(())));
                 Input::Command(key, command, by)
             }
+            Message::HandOver { reply } => {
+                let _ = reply.send(self.pool_state.hand_over(Instant::now()));
+                Input::Tick
+            }
             Message::Shown { done } => {
                 self.reply_when_published(done, ());
                 Input::Tick

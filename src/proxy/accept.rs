@@ -30,6 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Closing {
     syns_dropped: Arc<AtomicBool>,
+    handed_over: Arc<AtomicBool>,
     now: CancellationToken,
 }
 
@@ -42,6 +43,12 @@ impl Closing {
 
     /// Makes the sockets accept the connections that the kernel has completed, and then close.
     pub(crate) fn now(&self) {
+        self.now.cancel();
+    }
+
+    /// Makes this process stop accepting: another process has the same sockets, and accepts what waits in them.
+    pub(crate) fn handed_over(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
         self.now.cancel();
     }
 }
@@ -100,6 +107,9 @@ pub(super) async fn accept(
             () = closing.now.cancelled() => break,
         };
         start(&context, &listener, &closing, accepted).await;
+    }
+    if closing.handed_over.load(Ordering::SeqCst) {
+        return Ok(());
     }
     let until = Instant::now() + LAST_HANDSHAKES;
     // Even after that time each round accepts a waiting connection: only an empty queue ends the loop.

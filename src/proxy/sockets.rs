@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::num::NonZeroU16;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -51,6 +52,22 @@ pub(crate) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
     Ok(socket)
 }
 
+/// Continues a socket that listens already, in the process before, with these options.
+pub(crate) fn inherit(socket: OwnedFd, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // The process before may have closed it, and the service manager has kept it.
+    restore_min_ttl(&socket)?;
+    // The options that it has are unknown, so that each is set, even to the kernel's default.
+    set_keepalive(&socket, options.keepalive)?;
+    socket.set_tcp_user_timeout(options.user_timeout)?;
+    set_defer_accept(&socket, options.defer_accept)?;
+    set_fast_open(&socket, options.fast_open)?;
+    socket.listen(options.backlog.into())?;
+    Ok(socket)
+}
+
 /// Changes the options of a listening socket. Connections accepted from now on inherit them; earlier ones keep theirs.
 /// An unchanged option costs no system call.
 pub(crate) fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
@@ -61,20 +78,27 @@ pub(crate) fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketO
         socket.set_tcp_user_timeout(new.user_timeout)?;
     }
     if new.defer_accept != old.defer_accept {
-        // Zero is off, here and below. A deferred connection is then accepted when the next SYN-ACK is due, or with its
-        // first bytes.
-        let seconds = new.defer_accept.map_or(0, |time| time.as_millis().div_ceil(1000));
-        let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
-        set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+        set_defer_accept(socket, new.defer_accept)?;
     }
     if new.fast_open != old.fast_open {
-        let queue = new.fast_open.map_or(0, |queue| queue.get().into());
-        set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)?;
+        set_fast_open(socket, new.fast_open)?;
     }
     if new.backlog != old.backlog {
         socket.listen(new.backlog.into())?; // changes the backlog of a listening socket
     }
     Ok(())
+}
+
+/// `None` is off: a deferred connection is then accepted when the next SYN-ACK is due, or with its first bytes.
+fn set_defer_accept(socket: &Socket, time: Option<Duration>) -> io::Result<()> {
+    let seconds = time.map_or(0, |time| time.as_millis().div_ceil(1000));
+    let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+fn set_fast_open(socket: &Socket, queue: Option<NonZeroU16>) -> io::Result<()> {
+    let queue = queue.map_or(0, |queue| queue.get().into());
+    set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
 }
 
 /// Whether the kernel supports fast open for servers (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the

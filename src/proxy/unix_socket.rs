@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -19,6 +20,8 @@ pub(crate) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: Inode,
+    /// Another process has the socket, too, and keeps the file.
+    handed_over: AtomicBool,
 }
 
 /// Identifies a file, even if another file takes its path: device and inode.
@@ -42,7 +45,12 @@ impl UnixSocket {
         File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(mode.0))?;
         socket.bind(&SockAddr::unix(path)?)?;
         let inode = Inode::from(&fs::symlink_metadata(path)?);
-        let bound = Self { listener: OwnedFd::from(socket).into(), path: path.to_owned(), inode };
+        let bound = Self {
+            listener: OwnedFd::from(socket).into(),
+            path: path.to_owned(),
+            inode,
+            handed_over: AtomicBool::new(false),
+        };
         // Until it listens every connection is refused: no client connects while the umask determines the mode.
         let listening = bound
             .set_mode(mode)
@@ -52,6 +60,19 @@ impl UnixSocket {
             return Err(error);
         }
         Ok(bound)
+    }
+
+    /// Continues a socket that listens at `path` already, in the process before.
+    pub(crate) fn inherit(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+        let listener = UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        let inode = Inode::from(&fs::symlink_metadata(path)?);
+        Ok(Self { listener, path: path.to_owned(), inode, handed_over: AtomicBool::new(false) })
+    }
+
+    /// Leaves the file to the process that takes over: [`remove`](Self::remove) then does nothing.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::SeqCst);
     }
 
     /// Another handle of the socket.
@@ -80,6 +101,9 @@ impl UnixSocket {
 
     /// Removes the file, unless the path now leads to another file.
     pub(crate) fn remove(&self) {
+        if self.handed_over.load(Ordering::SeqCst) {
+            return;
+        }
         let ours = |found: fs::Metadata| Inode::from(&found) == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // A missing file is fine.

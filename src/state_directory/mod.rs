@@ -13,7 +13,8 @@ mod writer;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,24 +87,33 @@ struct OpenDirectory {
     /// How many pools have started.
     pools: AtomicU64,
     /// The open folder, which is locked.
-    _lock: File,
+    lock: File,
 }
 
 impl StateDirectory {
-    /// Opens the folder, which is created if it does not exist, and locks it for this process.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+    /// Opens the folder, which is created if it does not exist, and locks it for this process. `inherited`: the folder of
+    /// the process before, which it has locked; it is used if it is the same one.
+    pub(crate) fn open(path: &Path, inherited: Option<OwnedFd>) -> Result<Self, OpenError> {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
-        let lock = File::open(path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
+        let opened = File::open(path)?;
+        let inherited = inherited.map(File::from);
+        // The lock belongs to the open file, whichever process has it (flock(2)).
+        let lock = match inherited.filter(|inherited| is_same(inherited, &opened)) {
+            Some(inherited) => inherited,
+            None => {
+                match opened.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
+                    Err(TryLockError::Error(error)) => return Err(error.into()),
+                }
+                opened
+            }
+        };
         line_file::check_writable(path)?;
         let pools = read_pools(path);
         let writer = Writer::start(path, pools.clone())?;
         let restored = Mutex::new(pools);
-        let opened = OpenDirectory { path: path.to_owned(), writer, restored, pools: 0.into(), _lock: lock };
+        let opened = OpenDirectory { path: path.to_owned(), writer, restored, pools: 0.into(), lock };
         Ok(Self(Some(Arc::new(opened))))
     }
 
@@ -161,6 +171,32 @@ impl StateDirectory {
         }
     }
 
+    /// Writes what is queued and pauses, so that a process that takes over can read the files. Returns the locked folder
+    /// for it; `None`: there is no folder.
+    pub(crate) fn hand_over(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(opened) = &self.0 else { return Ok(None) };
+        let lock = opened.lock.try_clone()?;
+        if !opened.writer.pause() {
+            opened.writer.resume();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the state directory cannot be written"));
+        }
+        Ok(Some(lock.into()))
+    }
+
+    /// The other process did not take over: writes what was queued since.
+    pub(crate) fn resume(&self) {
+        if let Some(opened) = &self.0 {
+            opened.writer.resume();
+        }
+    }
+
+    /// The other process has taken over, and writes the files from now on.
+    pub(crate) fn abandon(&self) {
+        if let Some(opened) = &self.0 {
+            opened.writer.abandon();
+        }
+    }
+
     /// Writes what is queued, and ends the writing.
     pub(crate) fn close(&self) {
         if let Some(opened) = &self.0 {
@@ -182,6 +218,12 @@ impl SavedSettings {
             None => replies.into_iter().for_each(|reply| reply()),
         }
     }
+}
+
+/// Whether both are open handles of one folder.
+fn is_same(one: &File, other: &File) -> bool {
+    let inode = |file: &File| file.metadata().map(|found| (found.dev(), found.ino())).ok();
+    inode(one).is_some_and(|inode_of_one| inode(other) == Some(inode_of_one))
 }
 
 /// Renames a damaged file, so that it does not prevent the start, and reports it.

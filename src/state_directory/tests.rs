@@ -17,7 +17,7 @@ fn folder() -> TempDir {
 }
 
 fn open(folder: &TempDir) -> StateDirectory {
-    StateDirectory::open(&folder.path().join("state")).unwrap()
+    StateDirectory::open(&folder.path().join("state"), None).unwrap()
 }
 
 fn events(folder: &TempDir) -> PathBuf {
@@ -97,7 +97,7 @@ fn settings_of_pools_that_the_configuration_no_longer_has_are_dropped() {
 fn only_one_process_at_a_time_uses_the_folder() {
     let folder = folder();
     let state = open(&folder);
-    let second = StateDirectory::open(&folder.path().join("state"));
+    let second = StateDirectory::open(&folder.path().join("state"), None);
     assert!(matches!(second, Err(OpenError::InUse)), "{second:?}");
     drop(state);
     open(&folder);
@@ -107,7 +107,7 @@ fn only_one_process_at_a_time_uses_the_folder() {
 fn a_folder_that_cannot_be_written_is_an_error() {
     let folder = folder();
     std::fs::write(folder.path().join("state"), "a file").unwrap();
-    let opened = StateDirectory::open(&folder.path().join("state"));
+    let opened = StateDirectory::open(&folder.path().join("state"), None);
     assert!(matches!(opened, Err(OpenError::Io(_))), "{opened:?}");
 }
 

@@ -54,8 +54,23 @@ struct Queue {
     retry_at: Option<Instant>,
     /// Why the last write failed: the file and the error.
     failure: Option<String>,
+    pause: Pause,
     closing: bool,
     closed: bool,
+    /// Another process writes the files.
+    abandoned: bool,
+}
+
+/// Whether the thread writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Pause {
+    /// It writes what is queued.
+    #[default]
+    No,
+    /// It writes what is queued, and then pauses.
+    Requested,
+    /// It writes nothing: another process may use the folder.
+    Paused,
 }
 
 impl fmt::Debug for Queue {
@@ -71,6 +86,9 @@ impl Queue {
 
     /// How long to wait before the next write; `None`: until something is queued.
     fn wait(&self, now: Instant) -> Option<Duration> {
+        if self.pause == Pause::Paused && !self.closing {
+            return None;
+        }
         if self.closing || !self.replies.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -123,6 +141,9 @@ impl Writer {
 
     pub(super) fn append(&self, file: StateFile, line: String) {
         let mut queue = self.0.lock();
+        if queue.abandoned {
+            return;
+        }
         let index = file as usize;
         queue.lines[index].push_back(line);
         queue.bound(index);
@@ -160,7 +181,7 @@ impl Writer {
         if let Some(pool) = queue.pool(name).filter(|pool| pool.number == number) {
             let differs = pool.saved.backends != backends;
             pool.saved.backends = backends;
-            queue.unsaved |= differs;
+            queue.unsaved |= differs && !queue.abandoned;
         }
         if queue.closed {
             drop(queue);
@@ -168,6 +189,32 @@ impl Writer {
         }
         queue.replies.extend(replies);
         self.0.changed.notify_all();
+    }
+
+    /// Writes what is queued, and then nothing more until [`resume`](Self::resume). Returns whether it is written.
+    pub(super) fn pause(&self) -> bool {
+        let mut queue = self.0.lock();
+        queue.pause = Pause::Requested;
+        self.0.changed.notify_all();
+        let writing = |queue: &mut Queue| queue.pause != Pause::Paused && !queue.closed;
+        let waited = self.0.changed.wait_timeout_while(queue, CLOSE_TIME, writing);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Writes what was queued during the pause, and continues.
+    pub(super) fn resume(&self) {
+        self.0.lock().pause = Pause::No;
+        self.0.changed.notify_all();
+    }
+
+    /// Ends the writing, and drops what was queued during the pause: another process writes the files now.
+    pub(super) fn abandon(&self) {
+        let mut queue = self.0.lock();
+        queue.lines = Default::default();
+        queue.unsaved = false;
+        queue.abandoned = true;
+        drop(queue);
+        self.close();
     }
 
     pub(super) fn close(&self) {
@@ -196,6 +243,12 @@ impl Thread {
     fn run(mut self, shared: &Shared) {
         let mut queue = shared.lock();
         loop {
+            if queue.pause == Pause::Requested && queue.is_empty() {
+                // The other process may replace the files.
+                self.files = [const { None }; FILES];
+                queue.pause = Pause::Paused;
+                shared.changed.notify_all();
+            }
             let now = Instant::now();
             match queue.wait(now) {
                 None => {

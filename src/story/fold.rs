@@ -151,7 +151,10 @@ impl About {
             | Event::EndpointsChanged { .. }
             | Event::CheckResultChanged { .. }
             | Event::CheckRequested { .. } => None,
-            Event::DrainProgress { .. } => None,
+            Event::HandOverDone { .. } | Event::HandOverFailed { .. } | Event::TookOver { .. } => {
+                Some(Self::Process(entry.id))
+            }
+            Event::HandOverStarted { .. } | Event::DrainProgress { .. } => None,
         }
     }
 }

@@ -364,6 +364,9 @@ pub(super) fn process(events: &[&Entry]) -> Option<String> {
             Some(format!("{config} was reloaded ({by}) and refused, so nothing changed: {first}"))
         }
         Event::Started { version, .. } => Some(format!("Pointsman {version} started")),
+        Event::HandOverDone { .. } | Event::HandOverFailed { .. } | Event::TookOver { .. } => {
+            Some(entry.event.sentence())
+        }
         Event::DrainStarted { by, open, .. } => {
             let open = count(*open as u64, "open connection");
             Some(format!("Pointsman began to drain ({by}), with {open}"))

@@ -1,7 +1,7 @@
 //! One address of a listener: reserved for the process, opened and closed without losing a connection.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::Socket;
 use tokio::sync::oneshot;
@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::config::{SocketMode, SocketOptions};
 use crate::domain::SocketAddress;
+use crate::hand_over::{HandedSocket, InheritedAddress, SocketOwner, SocketPlace, SocketRole};
 use crate::proxy::accept::{Closing, Socket as Listening};
 use crate::proxy::listener::Listener;
 use crate::proxy::sockets;
@@ -24,13 +25,15 @@ pub(super) struct BoundAddress {
     /// As it is bound: with the port that the kernel chose, if port 0 is configured.
     pub(super) address: SocketAddress,
     hold: Hold,
+    /// Sockets that listen already, in the process before; they are used when the address is opened.
+    inherited: Vec<OwnedFd>,
     open: Option<Open>,
 }
 
 /// What reserves the address while it is not open.
 #[derive(Debug)]
 enum Hold {
-    Tcp(#[expect(dead_code, reason = "held, never used: it keeps the address")] Socket),
+    Tcp(Socket),
     /// A path cannot be held without listening on it.
     Unix,
 }
@@ -63,7 +66,58 @@ impl BoundAddress {
                 (configured.clone(), Hold::Unix)
             }
         };
-        Ok(Self { configured: configured.clone(), address, hold, open: None })
+        Ok(Self { configured: configured.clone(), address, hold, inherited: Vec::new(), open: None })
+    }
+
+    /// Continues an address of the process before.
+    pub(super) fn inherit(inherited: InheritedAddress) -> io::Result<Self> {
+        let InheritedAddress { place: SocketPlace { configured, address, .. }, reserving, listening } =
+            inherited;
+        let hold = match (&address, reserving, listening.first()) {
+            (SocketAddress::Tcp(_), Some(socket), _) => Hold::Tcp(socket.into()),
+            // The service manager keeps the address.
+            (SocketAddress::Tcp(_), None, Some(socket)) => Hold::Tcp(socket.try_clone()?.into()),
+            (SocketAddress::Tcp(address), None, None) => Hold::Tcp(sockets::reserve(*address, true)?),
+            (SocketAddress::Unix(_), ..) => Hold::Unix,
+        };
+        Ok(Self { configured, address, hold, inherited: listening, open: None })
+    }
+
+    /// The listener's sockets at this address, for a process that takes over.
+    pub(super) fn share(&self, listener: &Arc<str>) -> io::Result<Vec<HandedSocket>> {
+        let place = || SocketPlace {
+            owner: SocketOwner::Listener(Arc::clone(listener)),
+            configured: self.configured.clone(),
+            address: self.address.clone(),
+        };
+        let mut shared = Vec::new();
+        if let Hold::Tcp(socket) = &self.hold {
+            shared.push(HandedSocket::share(place(), SocketRole::Reserving, socket)?);
+        }
+        let Some(open) = &self.open else { return Ok(shared) };
+        match &open.unix {
+            Some((socket, _)) => {
+                shared.push(HandedSocket::share(place(), SocketRole::Listening, socket.listener()?)?);
+            }
+            None => {
+                for socket in &open.sockets {
+                    shared.push(HandedSocket::share(place(), SocketRole::Listening, socket)?);
+                }
+            }
+        }
+        Ok(shared)
+    }
+
+    /// Stops accepting, as the process that took over has the sockets.
+    pub(super) async fn hand_over(&mut self) {
+        let Some(Open { unix, closing, closed, .. }) = self.open.take() else { return };
+        if let Some((socket, _)) = unix {
+            socket.hand_over();
+        }
+        closing.handed_over();
+        for closed in closed {
+            let _ = closed.await;
+        }
     }
 
     /// Accepts clients on every worker, if it does not yet.
@@ -82,14 +136,25 @@ impl BoundAddress {
         let mut unix = None;
         match (&self.address, &self.hold) {
             (SocketAddress::Tcp(address), Hold::Tcp(_)) => {
-                for _ in workers {
-                    let socket = sockets::listen(*address, options)?;
-                    sockets.push(socket.try_clone()?);
-                    of_workers.push(Listening::Tcp(socket.into()));
+                // Connections may wait in each inherited socket: a worker may have several.
+                for socket in self.inherited.drain(..) {
+                    sockets.push(sockets::inherit(socket, options)?);
+                }
+                let is_shared = sockets.iter().any(|socket| !socket.reuse_port().unwrap_or(false));
+                while sockets.len() < workers.len() && !is_shared {
+                    sockets.push(sockets::listen(*address, options)?);
+                }
+                // A socket without SO_REUSEPORT, from the service manager, is the only one: all workers accept on it.
+                let count = if is_shared { workers.len().max(sockets.len()) } else { sockets.len() };
+                for socket in sockets.iter().cycle().take(count) {
+                    of_workers.push(Listening::Tcp(socket.try_clone()?.into()));
                 }
             }
             (SocketAddress::Unix(path), _) => {
-                let socket = UnixSocket::bind(path, mode)?;
+                let socket = match self.inherited.pop() {
+                    Some(socket) => UnixSocket::inherit(path, socket)?,
+                    None => UnixSocket::bind(path, mode)?,
+                };
                 for _ in workers {
                     of_workers.push(Listening::Unix(socket.listener()?));
                 }
@@ -98,8 +163,8 @@ impl BoundAddress {
             (SocketAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let closing = Closing::default();
-        let closed =
-            workers.iter().zip(of_workers).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
+        let workers = workers.iter().cycle().zip(of_workers);
+        let closed = workers.map(|(worker, socket)| worker.accept(socket, listener, &closing)).collect();
         self.open = Some(Open { sockets, options: *options, unix, closing, closed });
         info!(listener = %listener.name, address = %self.address, "listening");
         Ok(())
@@ -126,6 +191,11 @@ impl BoundAddress {
         for closed in closed {
             let _ = closed.await;
         }
+    }
+
+    /// Whether connections may wait in sockets of the process before that are not open here.
+    pub(super) fn has_inherited(&self) -> bool {
+        !self.inherited.is_empty()
     }
 
     /// Whether clients are accepted.

@@ -38,6 +38,9 @@ impl Supervisor {
         self.replicas.clear();
         self.overview.replicas.store(Arc::default());
         let open = self.report().await.open;
+        // After a hand-over, another process accepts.
+        let grace = if self.listeners.is_empty() { Duration::ZERO } else { limits.grace };
+        let limits = Drain { grace, ..limits };
         let (grace_ms, timeout_ms) = (millis(limits.grace), millis(limits.timeout));
         self.overview.journal.record(Event::DrainStarted { by, open, grace_ms, timeout_ms });
         let finished = tokio::select! {

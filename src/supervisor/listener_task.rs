@@ -1,6 +1,7 @@
 //! The one owner of a listener's addresses: opens them, closes them when the listener goes, and, for
 //! `no_backend: refuse`, while no backend is up.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tracing::{error, info};
 use super::bound_address::BoundAddress;
 use crate::config::NoBackend;
 use crate::domain::SocketAddress;
+use crate::hand_over::HandedSocket;
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
 use crate::task::spawn;
@@ -22,6 +24,13 @@ enum ListenerCommand {
     Change { add: Vec<BoundAddress>, remove: Vec<SocketAddress>, done: oneshot::Sender<()> },
     /// Close all addresses, then reply.
     Close(oneshot::Sender<()>),
+    /// Reply with the sockets, and change nothing until the next command: another process may use them.
+    Share(oneshot::Sender<io::Result<Vec<HandedSocket>>>),
+    /// The other process did not take over.
+    Resume,
+    /// The other process has taken over these addresses, as they are configured: stop accepting there, and close the
+    /// others, then reply.
+    HandOver(Vec<SocketAddress>, oneshot::Sender<()>),
 }
 
 /// A running listener.
@@ -47,6 +56,28 @@ impl ListenerTask {
         when_done
     }
 
+    /// The sockets of all addresses, for a process that takes over. Until [`resume`](Self::resume) or
+    /// [`hand_over`](Self::hand_over), no address is opened or closed: a socket that is closed here would lose connections
+    /// there.
+    pub(super) async fn share(&self) -> io::Result<Vec<HandedSocket>> {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.commands.send(ListenerCommand::Share(reply));
+        replied.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// The other process did not take over: continues.
+    pub(super) fn resume(&self) {
+        let _ = self.commands.send(ListenerCommand::Resume);
+    }
+
+    /// The other process has taken over the addresses `taken`, as they are configured: stops accepting there, and closes
+    /// the others.
+    pub(super) async fn hand_over(self, taken: Vec<SocketAddress>) {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.commands.send(ListenerCommand::HandOver(taken, done));
+        let _ = when_done.await;
+    }
+
     /// Closes all addresses; returns when every connection that the kernel has completed is accepted.
     pub(super) async fn close(self) {
         let (done, when_done) = oneshot::channel();
@@ -68,20 +99,21 @@ async fn keep(
         let only_pool = settings.routing.only().filter(|_| settings.no_backend == NoBackend::Refuse);
         let mut up = only_pool.map(|pool| pool.up());
         let mut retry = None;
-        if let (Some(pool), Some(0)) = (only_pool, up.as_mut().map(|up| *up.borrow_and_update())) {
+        let refusing = only_pool.filter(|_| up.as_mut().map(|up| *up.borrow_and_update()) == Some(0));
+        // Connections that wait in sockets of the process before are accepted, even if the address is then closed.
+        for bound in addresses.iter_mut().filter(|bound| refusing.is_none() || bound.has_inherited()) {
+            bound.change(&settings.options);
+            bound.change_mode(settings.socket_mode);
+            if let Err(error) = bound.open(&workers, &listener, &settings.options, settings.socket_mode) {
+                error!(listener = %listener.name, address = %bound.address, %error, "cannot listen: retrying");
+                retry = Some(RETRY);
+            }
+        }
+        if let Some(pool) = refusing {
             if addresses.iter().any(BoundAddress::is_open) {
                 info!(listener = %listener.name, pool = %pool.name, "no backend is up: refusing connections");
             }
             close(&mut addresses).await;
-        } else {
-            for bound in &mut addresses {
-                bound.change(&settings.options);
-                bound.change_mode(settings.socket_mode);
-                if let Err(error) = bound.open(&workers, &listener, &settings.options, settings.socket_mode) {
-                    error!(listener = %listener.name, address = %bound.address, %error, "cannot listen: retrying");
-                    retry = Some(RETRY);
-                }
-            }
         }
         if let Some(done) = changed.take() {
             let _ = done.send(());
@@ -97,15 +129,55 @@ async fn keep(
                     // The new ones open at the top of the loop, while the old ones close.
                     spawn(async move { close(&mut leaving).await });
                 }
-                Some(ListenerCommand::Close(done)) => {
-                    close(&mut addresses).await;
-                    let _ = done.send(());
-                    return;
+                Some(command) => {
+                    if apply_to_all(command, &listener, &mut addresses, &mut commands).await {
+                        return;
+                    }
                 }
                 None => return,
             },
             () = when_changed(up.as_mut()), if up.is_some() => {}
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
+        }
+    }
+}
+
+/// Applies a command that concerns all addresses; returns whether it was the last one.
+async fn apply_to_all(
+    command: ListenerCommand,
+    listener: &Listener,
+    addresses: &mut [BoundAddress],
+    commands: &mut mpsc::UnboundedReceiver<ListenerCommand>,
+) -> bool {
+    let mut next = Some(command);
+    loop {
+        match next {
+            Some(ListenerCommand::Share(reply)) => {
+                let shared = addresses.iter().map(|bound| bound.share(&listener.name));
+                let shared = shared.collect::<io::Result<Vec<_>>>();
+                let _ = reply.send(shared.map(|all| all.into_iter().flatten().collect()));
+                next = commands.recv().await;
+            }
+            Some(ListenerCommand::HandOver(taken, done)) => {
+                let (mut others, mut handed_over) = (Vec::new(), Vec::new());
+                for bound in addresses {
+                    let is_taken = taken.contains(&bound.configured);
+                    if is_taken { handed_over.push(bound) } else { others.push(bound) }
+                }
+                for bound in handed_over {
+                    bound.hand_over().await;
+                }
+                close(others).await;
+                let _ = done.send(());
+                return true;
+            }
+            Some(ListenerCommand::Close(done)) => {
+                close(addresses).await;
+                let _ = done.send(());
+                return true;
+            }
+            Some(ListenerCommand::Resume | ListenerCommand::Change { .. }) => return false,
+            None => return true,
         }
     }
 }
@@ -130,8 +202,8 @@ pub(super) async fn close_all(listener_tasks: Vec<ListenerTask>) {
     }
 }
 
-async fn close(addresses: &mut [BoundAddress]) {
-    let mut closing: Vec<_> = addresses.iter_mut().map(|bound| Box::pin(bound.close())).collect();
+async fn close(addresses: impl IntoIterator<Item = &mut BoundAddress>) {
+    let mut closing: Vec<_> = addresses.into_iter().map(|bound| Box::pin(bound.close())).collect();
     for bound in &mut closing {
         bound.await;
     }

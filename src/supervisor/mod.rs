@@ -3,6 +3,7 @@
 mod bound_address;
 mod drain;
 pub(crate) mod files;
+mod hand_over;
 mod listener_task;
 
 use std::io;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::domain::SocketAddress;
+use crate::hand_over::SocketOwner;
 use crate::health::Pace;
 use crate::overview::{Overview, Phase};
 use crate::own::{OwnAddresses, Owner};
@@ -31,6 +33,7 @@ use crate::task::spawn;
 use crate::telemetry::shortage;
 use bound_address::BoundAddress;
 pub(crate) use drain::Outcome;
+pub(crate) use hand_over::Inherited;
 use listener_task::ListenerTask;
 
 /// How long a start or a reload waits for new pools to find and check their backends, so that the first clients are
@@ -57,6 +60,8 @@ pub(crate) struct Supervisor {
     admin: Option<SocketAddress>,
     /// The addresses that this process listens on: none may be a backend.
     own: Arc<OwnAddresses>,
+    /// What the process before has handed over and the first configuration has not taken yet.
+    inherited: Inherited,
     /// Removed listeners that still accept the connections that the kernel has completed.
     closing: TaskTracker,
     /// Logs the workers' resource shortages.
@@ -102,12 +107,13 @@ fn hint(error: &io::Error) -> &'static str {
 
 impl Supervisor {
     /// Starts the balancer: binds its addresses, starts its workers and pools, and listens. `admin` is the address on
-    /// which the admin server already listens, `state` what outlives the process. Needs a tokio runtime for the control
-    /// plane.
+    /// which the admin server already listens, `state` what outlives the process, `inherited` what the process before has
+    /// handed over. Needs a tokio runtime for the control plane.
     pub(crate) async fn start(
         config: Config,
         admin: Option<SocketAddress>,
         state: StateDirectory,
+        inherited: Inherited,
     ) -> Result<Self, Error> {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
@@ -135,6 +141,7 @@ impl Supervisor {
             files,
             admin,
             own: Arc::default(),
+            inherited,
             closing: TaskTracker::new(),
             _shortages: AbortOnDropHandle::new(spawn(shortage::report(shortages))),
         };
@@ -174,21 +181,27 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Reserves the addresses that are new in `config`.
-    fn reserve(&self, config: &Config) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
+    /// Reserves the addresses that are new in `config`, or takes them from the process before.
+    fn reserve(&mut self, config: &Config) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
+        let held = self.listeners.values().flat_map(|running| &running.addresses).map(|(_, held)| held);
+        let held = held.chain(self.inherited.sockets.places().map(|place| &place.address));
         // A path cannot have a second Unix socket.
-        let ours = |address: &SocketAddress| {
-            let SocketAddress::Tcp(wanted) = address else { return false };
-            let same_port = |held: &SocketAddress| matches!(held, SocketAddress::Tcp(held) if held.port() == wanted.port());
-            self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
-        };
+        let held: Vec<_> = held.filter_map(SocketAddress::tcp).map(|held| held.port()).collect();
+        let ours = |wanted: &SocketAddress| wanted.tcp().is_some_and(|wanted| held.contains(&wanted.port()));
+        let inherited = &mut self.inherited.sockets;
         let mut addresses = LiteMap::new();
         for (name, listener) in &config.listeners {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
             let reserve = |address: &SocketAddress| {
-                BoundAddress::reserve(address, ours(address), listener.socket_mode).map_err(|error| {
-                    Error::Bind { listener: Arc::clone(name), address: address.clone(), error }
+                let bound = match inherited.take(&SocketOwner::Listener(Arc::clone(name)), address) {
+                    Some(inherited) => BoundAddress::inherit(inherited),
+                    None => BoundAddress::reserve(address, ours(address), listener.socket_mode),
+                };
+                bound.map_err(|error| Error::Bind {
+                    listener: Arc::clone(name),
+                    address: address.clone(),
+                    error,
                 })
             };
             addresses.insert(Arc::clone(name), new.map(reserve).collect::<Result<Vec<_>, _>>()?);
@@ -236,11 +249,23 @@ impl Supervisor {
                 Some(running) => running.reconfigure(wanted),
                 None => {
                     let (own, overview) = (&self.own, &self.overview);
-                    let saved = overview.state.pool(name);
-                    let journal = &overview.journal;
-                    let started =
-                        pool::Handle::restore(Arc::clone(name), wanted, own, &self.pace, journal, saved);
-                    self.pools.insert(Arc::clone(name), started);
+                    let (settings, saved) = overview.state.pool(name);
+                    let mut known = self.inherited.pool(name);
+                    if overview.state.is_configured() {
+                        // The process before has written the same there.
+                        known.settings = saved;
+                    }
+                    let (name, journal) = (Arc::clone(name), &overview.journal);
+                    let started = pool::Handle::restore(
+                        name.clone(),
+                        wanted,
+                        own,
+                        &self.pace,
+                        journal,
+                        settings,
+                        known,
+                    );
+                    self.pools.insert(name, started);
                 }
             }
         }

@@ -78,6 +78,12 @@ impl Event {
             Self::Started { version, events, skipped } => {
                 info!(%version, events, skipped, "started: the journal continues");
             }
+            Self::HandOverStarted { by } => info!(by = &**by, "hand-over started"),
+            Self::HandOverDone { process } => info!(process, "hand-over done: the other process accepts"),
+            Self::HandOverFailed { error } => {
+                warn!(error = &**error, "hand-over failed: this process continues");
+            }
+            Self::TookOver { process, addresses } => info!(process, addresses, "took over"),
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => self.drain(),
         }
     }

@@ -91,6 +91,14 @@ impl Event {
             Self::Started { version, events, .. } => {
                 format!("Pointsman {version} started, with {} from before", count(*events as u64, "event"))
             }
+            Self::HandOverStarted { by } => format!("{by} started a hand-over to another process"),
+            Self::HandOverDone { process } => format!("handed over to process {process}, which accepts now"),
+            Self::HandOverFailed { error } => {
+                format!("the hand-over failed, and this process continues: {error}")
+            }
+            Self::TookOver { process, addresses } => {
+                format!("took over {} from process {process}", count(*addresses as u64, "address"))
+            }
             Self::DrainStarted { by, open, timeout_ms, .. } => {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
                 format!("{by} started the drain, with {open} and a time limit of {limit}")
@@ -198,6 +206,16 @@ mod tests {
                 Event::Started { version: "0.1.0".into(), events: 1, skipped: 0 },
                 "Pointsman 0.1.0 started, with 1 event from before",
             ),
+            (
+                Event::HandOverStarted { by: "SIGUSR2".into() },
+                "SIGUSR2 started a hand-over to another process",
+            ),
+            (Event::HandOverDone { process: 77 }, "handed over to process 77, which accepts now"),
+            (
+                Event::HandOverFailed { error: "no memory".into() },
+                "the hand-over failed, and this process continues: no memory",
+            ),
+            (Event::TookOver { process: 12, addresses: 1 }, "took over 1 address from process 12"),
             (Event::DrainDone { cut: None }, "drained: all connections finished"),
             (Event::DrainDone { cut: Some(1) }, "drain timed out: 1 connection reset"),
         ] {

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_journal_continues_that_of_the_state_directory() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Journal::restore(StateDirectory::open(folder.path()).unwrap());
+        let open = || Journal::restore(StateDirectory::open(folder.path(), None).unwrap());
         let journal = open();
         journal.record(event(1));
         let before = journal.after(0).0;
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_state_directory_keeps_as_many_events_as_the_journal() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Journal::restore(StateDirectory::open(folder.path()).unwrap());
+        let open = || Journal::restore(StateDirectory::open(folder.path(), None).unwrap());
         let journal = open();
         (0..3 * KEPT as u32).for_each(|weight| journal.record(event(weight)));
         // While the disk is slow, the oldest lines may be dropped: not the latest.

@@ -37,6 +37,7 @@ mod failover;
 mod failure_penalty;
 mod file;
 mod files;
+mod hand_over;
 mod health;
 mod interoperability;
 mod limits;

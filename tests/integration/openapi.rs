@@ -247,6 +247,9 @@ fn every_response_matches_its_schema() {
     });
     send("GET", "/api/v1/history", "/api/v1/history", "", 200);
     send("GET", "/api/v1/status", "/api/v1/status", "", 200);
+    let hand_over = "/api/v1/hand-over";
+    send("POST", hand_over, hand_over, r#"{"socket": "/nonexistent/socket"}"#, 409);
+    send("POST", hand_over, hand_over, r#"{"socket": 1}"#, 422);
     // The drain ends the process.
     send("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));

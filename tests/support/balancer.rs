@@ -267,11 +267,18 @@ impl Lb {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        Self::signal_to(self.pid(), name);
+    }
+
+    /// Sends a signal to another process.
+    pub fn signal_to(pid: u32, name: &str) {
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
         let signal = match name {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
             "HUP" => rustix::process::Signal::HUP,
+            "USR2" => rustix::process::Signal::USR2,
+            "KILL" => rustix::process::Signal::KILL,
             "STOP" => rustix::process::Signal::STOP,
             "CONT" => rustix::process::Signal::CONT,
             _ => unreachable!("{name}"),

@@ -112,6 +112,17 @@ pub(super) fn reload(o: &mut Operation<'_>) {
         .errors(&[409, 422]);
 }
 
+pub(super) fn hand_over(o: &mut Operation<'_>) {
+    o.about("process", "Hand over to a process that waits at a Unix socket, as `pointsman run --take-over` does.")
+        .description(
+            "That process gets the listening sockets; when it accepts connections, this one drains and stops. If it fails, \
+             this one continues. Meanwhile changes get 503 with the code `handing_over`. 409: the process cannot be \
+             reached, or runs as another user.",
+        )
+        .reply(202, "The hand-over begins.")
+        .errors(&[409]);
+}
+
 pub(super) fn drain(o: &mut Operation<'_>) {
     o.about("process", "Drain and stop, as SIGTERM does.")
         .description(

@@ -38,7 +38,7 @@ use crate::admin::access::Access;
 use crate::config::{Log, SocketMode};
 use crate::domain::SocketAddress;
 use crate::state_directory::StateDirectory;
-use crate::supervisor::{self, Supervisor};
+use crate::supervisor::{self, Inherited, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
 use environment::Environment;
@@ -157,35 +157,36 @@ async fn start(
 ) -> Result<DemoStage, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
     let config = |bind| configuration::config(bind, &scene, &environment);
-    let (supervisor, bind) =
-        match Supervisor::start(config(usual), Some(admin.clone()), StateDirectory::default()).await {
-            Err(supervisor::Error::Bind { error, .. })
-                if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
-            {
-                let other = (Ipv4Addr::LOCALHOST, 0).into();
-                (
-                    Supervisor::start(config(other), Some(admin.clone()), StateDirectory::default()).await?,
-                    other,
-                )
-            }
-            started => (started?, usual),
-        };
+    let start = |config| {
+        Supervisor::start(config, Some(admin.clone()), StateDirectory::default(), Inherited::default())
+    };
+    let (supervisor, bind) = match start(config(usual)).await {
+        Err(supervisor::Error::Bind { error, .. })
+            if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let other = (Ipv4Addr::LOCALHOST, 0).into();
+            (start(config(other)).await?, other)
+        }
+        started => (started?, usual),
+    };
     Ok(DemoStage::new(supervisor, environment, scene, bind))
 }
 
 /// Binds the admin server by the same rule.
 async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, Failure> {
     let usual = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 9900).into());
-    let bound = match admin::server::Bound::bind(&SocketAddress::Tcp(usual), SocketMode::default()).await {
-        Err(error) if wanted.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
-            admin::server::Bound::bind(
-                &SocketAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
-                SocketMode::default(),
-            )
-            .await
-        }
-        bound => bound,
-    };
+    let bound =
+        match admin::server::Bound::bind(&SocketAddress::Tcp(usual), SocketMode::default(), None).await {
+            Err(error) if wanted.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
+                admin::server::Bound::bind(
+                    &SocketAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
+                    SocketMode::default(),
+                    None,
+                )
+                .await
+            }
+            bound => bound,
+        };
     bound.map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {usual}: {error}")))
 }
 

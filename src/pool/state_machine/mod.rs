@@ -8,11 +8,13 @@
 mod added;
 mod checks;
 mod ejections;
+mod hand_over;
 mod refusals;
 mod settings;
 mod source_entries;
 
 pub(crate) use added::{NotAdded, NotRemoved};
+pub(crate) use hand_over::{BackendHealth, PoolHandOver};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,6 +69,8 @@ pub(crate) struct PoolState {
     restoring: bool,
     /// Since when the last answer of every source is conclusive, while `restoring`.
     conclusive_since: Option<Instant>,
+    /// The verdicts of the process before about backends that are not found yet.
+    inherited: Vec<BackendHealth>,
 }
 
 impl PoolState {
@@ -86,6 +90,7 @@ impl PoolState {
             restored: Vec::new(),
             restoring: false,
             conclusive_since: None,
+            inherited: Vec::new(),
         }
     }
 
@@ -180,6 +185,7 @@ impl PoolState {
     pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
         self.end_restoring(now, effects);
+        self.forget_inherited();
         self.compare_own(now, effects);
         self.compare(now, effects);
         self.release(now, effects);

@@ -174,6 +174,7 @@ impl PoolState {
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(&found.address);
         self.claim(found, &mut member);
+        let known = self.presume(found, &mut member);
         let is_checked = member.refused.is_none() && !member.in_maintenance();
         let checked = is_checked && !self.config.health.is_empty();
         enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, reason, effects);
@@ -184,7 +185,13 @@ impl PoolState {
         let index = self.members.len() - 1;
         indexes.insert(found.address.clone(), index);
         self.describe(index, effects);
-        self.settle(index, StateReason::FoundUnchecked, now, effects);
+        let (reason, lasted) = known.unwrap_or((StateReason::FoundUnchecked, Duration::ZERO));
+        self.settle(index, reason, now, effects);
+        let member = &mut self.members[index];
+        if member.state == BackendState::Up {
+            // A backend that was up long ago does not start slowly (`slow_start`).
+            member.since = now.checked_sub(lasted).unwrap_or(now);
+        }
         reassigned
     }
 

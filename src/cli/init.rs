@@ -1,0 +1,72 @@
+//! The first process of a container after a hand-over: the container ends with it, so it stays for the process that took
+//! over.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal as Number, WaitOptions, WaitStatus, kill_process, wait};
+use tokio::signal::unix::Signal;
+use tracing::info;
+
+use super::hand_over::ProcessRole;
+use super::run::Signals;
+use super::{Exit, Failure};
+
+/// How often it looks for children that have ended, besides SIGCHLD, of which several may merge.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Passes signals on to the process that took over, and returns when no child is left, with the exit code of the last one.
+pub(super) async fn stay(
+    signals: &mut Signals,
+    reloads: &mut Signal,
+    hand_overs: &mut Signal,
+) -> Result<Exit, Failure> {
+    info!("staying as the first process of the container");
+    let mut ended = super::run::listen(tokio::signal::unix::SignalKind::child())?;
+    let mut code = 0;
+    loop {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => code = exit_code(status),
+                Ok(None) => break,
+                // No child is left.
+                Err(_) => return Ok(Exit::Code(code)),
+            }
+        }
+        let signal = tokio::select! {
+            name = signals.end() => match name {
+                "SIGINT" => Number::INT,
+                "SIGQUIT" => Number::QUIT,
+                _ => Number::TERM,
+            },
+            _ = reloads.recv() => Number::HUP,
+            _ = hand_overs.recv() => Number::USR2,
+            _ = ended.recv() => continue,
+            () = tokio::time::sleep(LOOK) => continue,
+        };
+        if let Some(process) = in_charge() {
+            // It may have ended in the meantime.
+            let _ = kill_process(process, signal);
+        }
+    }
+}
+
+/// The exit code, as a shell reports it.
+fn exit_code(status: WaitStatus) -> u8 {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// The process in charge: the descendant with that name that started last. It is a child of the one before, until that
+/// one has drained.
+fn in_charge() -> Option<Pid> {
+    let processes = std::fs::read_dir("/proc").ok()?;
+    let named = processes.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name in parentheses may contain anything (proc(5)); the 22nd field is the time of the start.
+        let (name, fields) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let started: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+        (name == ProcessRole::InCharge.name() && pid != 1).then_some((started, pid))
+    });
+    Pid::from_raw(named.max()?.1)
+}

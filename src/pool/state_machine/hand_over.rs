@@ -1,0 +1,127 @@
+//! What a process that takes over from this one needs to know of a pool: what operators set, which backends passed or
+//! failed their checks, and which ones operators added.
+//!
+//! In the new process a backend has the verdict of the process before from the moment at which it is found, so that it is
+//! neither without backends until the first checks end, nor sends clients to one that is down.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::PoolState;
+use crate::discovery::{Found, SourceKey};
+use crate::domain::{BackendState, Cause, SocketAddress, StateReason};
+use crate::health::{RiseFall, Verdict};
+use crate::pool::member::{Member, Results};
+use crate::state_directory::SavedBackend;
+
+/// A pool as one process leaves it to the next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PoolHandOver {
+    /// What operators set for its backends.
+    pub settings: Vec<SavedBackend>,
+    /// The backends whose checks had a verdict.
+    pub health: Vec<BackendHealth>,
+    /// The backends that operators added.
+    pub added: Vec<AddedBackend>,
+}
+
+/// The verdict of a backend's checks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BackendHealth {
+    name: Arc<str>,
+    nameless: bool,
+    address: SocketAddress,
+    passing: bool,
+    /// How long it has been in its state.
+    lasted: Duration,
+    /// Why it was in its state.
+    cause: Cause,
+}
+
+/// A backend that operators added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AddedBackend {
+    name: Arc<str>,
+    address: SocketAddress,
+    weight: u32,
+    tier: u16,
+}
+
+impl From<AddedBackend> for Found {
+    fn from(AddedBackend { name, address, weight, tier }: AddedBackend) -> Self {
+        Self { weight, tier, ..Self::new(name, address) }
+    }
+}
+
+impl PoolState {
+    /// What the process that takes over from this one needs to know.
+    pub(crate) fn hand_over(&self, now: Instant) -> PoolHandOver {
+        let living = self.members.iter().filter(|member| !member.leaving());
+        let health = living.filter_map(|member| self.health_of(member, now)).collect();
+        let added =
+            self.sources.get(&SourceKey::Operator).into_iter().flat_map(|source| source.answer.values());
+        let added = added.map(|found| AddedBackend {
+            name: Arc::clone(&found.name),
+            address: found.address.clone(),
+            weight: found.weight,
+            tier: found.tier,
+        });
+        PoolHandOver { settings: self.settings(), health, added: added.collect() }
+    }
+
+    fn health_of(&self, member: &Member, now: Instant) -> Option<BackendHealth> {
+        // An ejected backend has to pass its first check.
+        let passing = match member.verdict() {
+            Verdict::Passing if member.state != BackendState::Ejected => true,
+            Verdict::Failing => false,
+            Verdict::Passing | Verdict::Unchecked => return None,
+        };
+        Some(BackendHealth {
+            name: Arc::clone(&member.backend.name),
+            nameless: member.name(&self.config).is_some_and(|found| found.nameless),
+            address: member.backend.address.clone(),
+            passing,
+            lasted: now.saturating_duration_since(member.since),
+            cause: match (&member.failing, &member.reason) {
+                // The reason in the first process, however many have taken over since.
+                (Some(StateReason::TakenOver { cause }), _) if !passing => cause.clone(),
+                (Some(failing), _) if !passing => failing.text(),
+                (_, StateReason::TakenOver { cause }) => cause.clone(),
+                (_, reason) => reason.text(),
+            },
+        })
+    }
+
+    /// Takes the verdicts of the process before. This comes before the first input.
+    pub(crate) fn take_over(&mut self, health: Vec<BackendHealth>) {
+        self.inherited = health;
+    }
+
+    /// Gives a backend that was just found the verdict of the process before; returns the reason and the time that it
+    /// has been in its state.
+    pub(super) fn presume(&mut self, found: &Found, member: &mut Member) -> Option<(StateReason, Duration)> {
+        let is_same = |known: &BackendHealth| {
+            known.address == found.address && (known.nameless || found.nameless || known.name == found.name)
+        };
+        let index = self.inherited.iter().position(is_same)?;
+        let known = self.inherited.swap_remove(index);
+        let verdict = if known.passing { Verdict::Passing } else { Verdict::Failing };
+        member.results.fill(Results { rise_fall: RiseFall::presumed(verdict), has_result: false });
+        let reason = StateReason::TakenOver { cause: known.cause };
+        member.failing = (!known.passing).then(|| reason.clone());
+        Some((reason, known.lasted))
+    }
+
+    /// Forgets the verdicts about backends that no source has reported: found later, they are new.
+    pub(super) fn forget_inherited(&mut self) {
+        if !self.inherited.is_empty() && self.sources.values().all(|source| source.answered) {
+            self.inherited.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "hand_over_tests.rs"]
+mod tests;

@@ -1,0 +1,100 @@
+//! What the running process hands over, and what a new one takes.
+
+use std::io;
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::Supervisor;
+use crate::config::NoBackend;
+use crate::hand_over::{HandOver, HandedSocket, InheritedSockets, SocketOwner, SocketPlace, Taken};
+use crate::pool::PoolHandOver;
+
+/// What the process before has handed over.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    /// Its listening sockets.
+    pub sockets: InheritedSockets,
+    /// What it knew of its pools.
+    pools: Vec<(Arc<str>, PoolHandOver)>,
+}
+
+impl Inherited {
+    /// What was handed over, without the state directory.
+    pub(crate) fn new(sockets: Vec<HandedSocket>, pools: Vec<(Arc<str>, PoolHandOver)>) -> Self {
+        Self { sockets: sockets.into_iter().collect(), pools }
+    }
+
+    /// What the process before knew of a pool.
+    pub(super) fn pool(&mut self, name: &str) -> PoolHandOver {
+        let index = self.pools.iter().position(|(of, _)| **of == *name);
+        index.map(|index| self.pools.swap_remove(index).1).unwrap_or_default()
+    }
+}
+
+impl Supervisor {
+    /// The sockets and the pools, for a process that takes over. Until [`resume`](Self::resume) or
+    /// [`handed_over`](Self::handed_over), no listener is opened or closed, and no replica is started or stopped.
+    pub(crate) async fn offer(&mut self) -> io::Result<HandOver> {
+        // Two processes must not manage the same containers.
+        self.replicas.clear();
+        self.overview.replicas.store(Arc::default());
+        let mut offer = HandOver::default();
+        for running in self.listeners.values() {
+            offer.sockets.extend(running.listener_task.share().await?);
+        }
+        for (name, handle) in &self.pools {
+            offer.pools.push((Arc::clone(name), handle.pool.hand_over().await));
+        }
+        Ok(offer)
+    }
+
+    /// The listening sockets, for the service manager to keep: those that are never closed while their listener is
+    /// configured, as closing a socket that is also kept elsewhere does not refuse connections.
+    pub(crate) async fn listening_sockets(&self) -> io::Result<Vec<HandedSocket>> {
+        let mut sockets = Vec::new();
+        for running in self.listeners.values() {
+            if running.listener_task.listener.settings.load().no_backend == NoBackend::Refuse {
+                continue;
+            }
+            let shared = running.listener_task.share().await;
+            running.listener_task.resume();
+            sockets.extend(shared?);
+        }
+        Ok(sockets)
+    }
+
+    /// The other process did not take over: everything continues as before [`offer`](Self::offer).
+    pub(crate) fn resume(&mut self) {
+        self.listeners.values().for_each(|running| running.listener_task.resume());
+        let config = self.config.clone();
+        self.change_replicas(&config);
+        self.publish();
+    }
+
+    /// Another process has taken over these addresses: stops accepting there, and closes the others, in the background.
+    pub(crate) fn handed_over(&mut self, taken: &Taken) {
+        for (name, running) in std::mem::take(&mut self.listeners) {
+            let owner = SocketOwner::Listener(name);
+            let of = |place: &&SocketPlace| {
+                let held = running.addresses.iter();
+                held.clone()
+                    .any(|(configured, bound)| (configured, bound) == (&place.configured, &place.address))
+            };
+            let places = taken.places.iter().filter(|place| place.owner == owner).filter(of);
+            let taken = places.map(|place| place.configured.clone()).collect();
+            self.closing.spawn(running.listener_task.hand_over(taken));
+        }
+    }
+
+    /// Closes the inherited sockets that the configuration did not need, and returns where they belong: the process
+    /// before still has them, and accepts what waits in them.
+    pub(crate) fn drop_inherited(&mut self) -> Vec<SocketPlace> {
+        let left = std::mem::take(&mut self.inherited);
+        let places: Vec<_> = left.sockets.places().cloned().collect();
+        for place in places.iter().filter(|place| place.owner == SocketOwner::AtItsAddress) {
+            warn!(address = %place.address, "no listener has the address of this socket of the service manager: closed");
+        }
+        places
+    }
+}
