@@ -106,6 +106,28 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     machine.run(&format!("cp /root/pointsman.yaml {file}"));
     assert_eq!(machine.run("systemctl is-active pointsman"), "active");
 
+    // After a hand-over another process is the service's main process; the watchdog and reloads go to it.
+    let before = machine.property("MainPID");
+    machine.run("systemctl kill -s USR2 --kill-whom=main pointsman");
+    eventually("another process is the main one", || {
+        let now = machine.property("MainPID");
+        (now != before && now != "0").then_some(())
+    });
+    eventually("the old one has ended", || (!machine.output(&format!("kill -0 {before}")).0).then_some(()));
+    assert_eq!((&*machine.run("systemctl is-active pointsman"), &*machine.run(get)), ("active", "200"));
+    machine.run("systemctl reload pointsman");
+    machine.when_status("1 of 1 backend up");
+
+    // After a crash, connections wait in the listening sockets that systemd has kept.
+    let before = machine.property("MainPID");
+    assert_eq!(machine.property("NFileDescriptorStore"), "3", "two workers' and the admin server's");
+    let crash = format!("kill -9 {before} && {get}");
+    assert_eq!(machine.run(&crash), "200");
+    eventually("another process runs", || {
+        let now = machine.property("MainPID");
+        (now != before && now != "0" && machine.property("SubState") == "running").then_some(())
+    });
+
     // An upgrade starts the new binary and keeps the changed file.
     let before = machine.property("MainPID");
     machine.install("1.0.1");
