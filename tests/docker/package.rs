@@ -18,7 +18,10 @@ fn image() -> String {
     copy.arg("-r").args(copied.iter().map(from)).arg(context.path());
     assert!(copy.output_within(TOOL).unwrap().status.success());
     let file = format!("{ROOT}/tests/docker/package/Dockerfile");
-    docker(&["build", "-q", "-t", &name, "-f", &file, context.path().to_str().unwrap()]);
+    let context = context.path().to_str().unwrap();
+    // Without a name, the machine would be removed with the image, and installed again for each run.
+    docker(&["build", "-q", "-t", "pointsman-machine", "--target", "machine", "-f", &file, context]);
+    docker(&["build", "-q", "-t", &name, "-f", &file, context]);
     name
 }
 
