@@ -53,7 +53,7 @@ pub(crate) struct HandOver {
 /// A message of the running process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Message {
+enum OldProcessMessage {
     /// Sockets, which come with the message.
     Sockets(Vec<(SocketPlace, SocketRole)>),
     /// The rest. The state directory comes with the message.
@@ -70,7 +70,7 @@ enum Message {
 /// A reply of the new process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Reply {
+enum NewProcessReply {
     /// It accepts connections.
     Ready(Taken),
     /// It cannot start.

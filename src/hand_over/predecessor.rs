@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::{HandOver, HandedSocket, Message, Reply, Taken, VARIABLE};
+use super::{HandOver, HandedSocket, NewProcessReply, OldProcessMessage, Taken, VARIABLE};
 
 /// How long each message of the running process may take.
 const MESSAGE_TIME: Duration = Duration::from_secs(30);
@@ -49,29 +49,29 @@ impl Predecessor {
         loop {
             let (message, files) = self.channel.receive()?;
             match message {
-                Message::Sockets(described) if described.len() == files.len() => {
+                OldProcessMessage::Sockets(described) if described.len() == files.len() => {
                     let sockets = described.into_iter().zip(files);
                     let sockets = sockets.map(|((place, role), socket)| HandedSocket { place, role, socket });
                     received.sockets.extend(sockets);
                 }
-                Message::Rest { pid, pools } => {
+                OldProcessMessage::Rest { pid, pools } => {
                     self.pid = pid;
                     received.pools = pools;
                     received.state = files.into_iter().next();
                     return Ok(received);
                 }
-                Message::Sockets(_) | Message::Confirmed => {
+                OldProcessMessage::Sockets(_) | OldProcessMessage::Confirmed => {
                     return Err(io::Error::new(ErrorKind::InvalidData, "sockets are missing"));
                 }
             }
         }
     }
 
-    /// Reports that this process accepts connections, and waits until the running one has stopped to accept.
+    /// Reports that this process accepts connections, and waits until the running one stops accepting.
     pub(crate) fn ready(&self, taken: Taken) -> io::Result<()> {
-        self.channel.send(&Reply::Ready(taken), &[])?;
+        self.channel.send(&NewProcessReply::Ready(taken), &[])?;
         match self.channel.receive()? {
-            (Message::Confirmed, _) => Ok(()),
+            (OldProcessMessage::Confirmed, _) => Ok(()),
             (message, _) => Err(io::Error::new(ErrorKind::InvalidData, format!("unexpected: {message:?}"))),
         }
     }
@@ -79,7 +79,7 @@ impl Predecessor {
     /// Reports why this process cannot start.
     pub(crate) fn failed(&self, reason: String) {
         // The running process also sees that this one ends.
-        let _ = self.channel.send(&Reply::Failed { reason }, &[]);
+        let _ = self.channel.send(&NewProcessReply::Failed { reason }, &[]);
     }
 }
 

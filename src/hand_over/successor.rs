@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, MOST_FILES};
-use super::{HandOver, Message, Reply, Taken, VARIABLE};
+use super::{HandOver, NewProcessReply, OldProcessMessage, Taken, VARIABLE};
 
 /// How long the new process may take until it accepts connections. It waits up to two seconds for its pools; the rest is
 /// for large configurations and busy machines.
@@ -117,22 +117,22 @@ impl Successor {
 
     /// Tells the new process that it is in charge.
     pub(crate) fn confirm(&self) -> Result<(), HandOverError> {
-        Ok(self.channel.send(&Message::Confirmed, &[])?)
+        Ok(self.channel.send(&OldProcessMessage::Confirmed, &[])?)
     }
 
     fn exchange(&self, offer: HandOver) -> Result<Taken, HandOverError> {
         self.channel.set_time_limit(READY_TIME)?;
         let began = Instant::now();
-        let result = self.send(offer).and_then(|()| Ok(self.channel.receive::<Reply>()?));
+        let result = self.send(offer).and_then(|()| Ok(self.channel.receive::<NewProcessReply>()?));
         match result {
-            Ok((Reply::Ready(taken), _)) => Ok(taken),
-            Ok((Reply::Failed { reason }, _)) => Err(HandOverError::Refused(reason)),
+            Ok((NewProcessReply::Ready(taken), _)) => Ok(taken),
+            Ok((NewProcessReply::Failed { reason }, _)) => Err(HandOverError::Refused(reason)),
             Err(HandOverError::Io(error)) => Err(match error.kind() {
                 // A process that has ended cannot be written to, either.
                 ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
                     // What it sent before it ended.
-                    match self.channel.receive::<Reply>() {
-                        Ok((Reply::Failed { reason }, _)) => HandOverError::Refused(reason),
+                    match self.channel.receive::<NewProcessReply>() {
+                        Ok((NewProcessReply::Failed { reason }, _)) => HandOverError::Refused(reason),
                         _ => HandOverError::Ended,
                     }
                 }
@@ -149,10 +149,10 @@ impl Successor {
         for sockets in sockets.chunks(MOST_FILES) {
             let described = sockets.iter().map(|one| (one.place.clone(), one.role)).collect();
             let files: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-            self.channel.send(&Message::Sockets(described), &files)?;
+            self.channel.send(&OldProcessMessage::Sockets(described), &files)?;
         }
         let state: Vec<_> = state.iter().map(AsFd::as_fd).collect();
-        self.channel.send(&Message::Rest { pid: std::process::id(), pools }, &state)?;
+        self.channel.send(&OldProcessMessage::Rest { pid: std::process::id(), pools }, &state)?;
         Ok(())
     }
 }
