@@ -4,9 +4,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hyper::Method;
-use tracing::warn;
-
 use super::{Failure, instance, service_manager};
 use crate::admin::server::AdminSocket;
 use crate::api::{HandOverRequest, path};
@@ -15,6 +12,7 @@ use crate::domain::{Cause, Event};
 use crate::hand_over::{HandOverError, Invitation, Predecessor, Successor, Taken};
 use crate::remote::{self, Remote};
 use crate::supervisor::Supervisor;
+use hyper::Method;
 
 /// What a process does in a hand-over: `ps` shows it as the name of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,17 +128,22 @@ pub(super) async fn hand_over(
         }
         Err(error) => Err(error),
     };
+    let result = result.and_then(|(successor, taken)| {
+        // Before the other process reports that it is ready, which the service manager takes from the main process only.
+        service_manager::main_process(taken.pid);
+        let confirmed = successor.confirm();
+        if confirmed.is_err() {
+            service_manager::main_process(std::process::id());
+        }
+        confirmed.map(|()| taken)
+    });
     match result {
-        Ok((successor, taken)) => {
+        Ok(taken) => {
             supervisor.handed_over(&taken);
             if let Some(admin) = admin.filter(|_| taken.has_admin()) {
                 admin.handed_over();
             }
             overview.state.abandon();
-            service_manager::main_process(taken.pid);
-            if let Err(error) = successor.confirm() {
-                warn!(%error, "the other process ended right after it took over");
-            }
             overview.journal.record(Event::HandOverDone { process: taken.pid });
             HandOverResult::Done(taken)
         }

@@ -137,8 +137,8 @@ impl BoundAddress {
         match (&self.address, &self.hold) {
             (SocketAddress::Tcp(address), Hold::Tcp(_)) => {
                 // Connections may wait in each inherited socket: a worker may have several.
-                for socket in self.inherited.drain(..) {
-                    sockets.push(sockets::inherit(socket, options)?);
+                for socket in &self.inherited {
+                    sockets.push(sockets::inherit(socket.try_clone()?, options)?);
                 }
                 let is_shared = sockets.iter().any(|socket| !socket.reuse_port().unwrap_or(false));
                 while sockets.len() < workers.len() && !is_shared {
@@ -151,8 +151,8 @@ impl BoundAddress {
                 }
             }
             (SocketAddress::Unix(path), _) => {
-                let socket = match self.inherited.pop() {
-                    Some(socket) => UnixSocket::inherit(path, socket)?,
+                let socket = match self.inherited.first() {
+                    Some(socket) => UnixSocket::inherit(path, socket.try_clone()?)?,
                     None => UnixSocket::bind(path, mode)?,
                 };
                 for _ in workers {
@@ -162,6 +162,8 @@ impl BoundAddress {
             }
             (SocketAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
         }
+        // Only now: after an error they are needed for the next attempt.
+        self.inherited.clear();
         let closing = Closing::default();
         let workers = workers.iter().cycle().zip(of_workers);
         let closed = workers.map(|(worker, socket)| worker.accept(socket, listener, &closing)).collect();
