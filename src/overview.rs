@@ -1,7 +1,9 @@
 //! The state of the running process: written by the supervisor, read by the admin server and the demo.
 
+mod drain;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -146,6 +148,8 @@ pub(crate) struct Overview {
     /// What the pools counted in each second of the last hour.
     pub samples: Samples,
     phase: AtomicU8,
+    /// Until when the process drains; unset: it does not.
+    drain_deadline: OnceLock<Instant>,
     /// Whether another process is taking over, so that changes would be lost.
     handing_over: AtomicBool,
     /// Held during a listing of connections and the pause after it.
@@ -177,6 +181,7 @@ impl Overview {
             listing: Arc::default(),
             samples: Samples::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
+            drain_deadline: OnceLock::new(),
             handing_over: AtomicBool::new(false),
         }
     }

@@ -8,6 +8,7 @@ mod connection_slots;
 mod connections;
 pub(crate) mod control;
 mod dashboard;
+mod drain;
 mod events;
 mod framing;
 mod history;

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::routing::{MethodFilter, on};
 
 use super::{
-    App, backends, checks, connections, events, logs, pools, problems, process, replicas, shadow, story, why,
+    App, backends, checks, connections, drain, events, logs, pools, problems, process, replicas, shadow, story, why,
 };
 use crate::api::path;
 
@@ -25,6 +25,7 @@ macro_rules! operations {
             reload: POST path::RELOAD => process::reload,
             hand_over: POST path::HAND_OVER => process::hand_over,
             drain: POST path::DRAIN => process::drain,
+            drain_forecast: GET path::DRAIN => drain::forecast,
             pools: GET "/api/v1/pools" => pools::all,
             pool: GET "/api/v1/pools/{pool}" => pools::one,
             shadow: GET "/api/v1/pools/{pool}/shadow" => shadow::shadow,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, Word};
+use crate::domain::DrainForecast;
 
 /// The reply of `/heartbeat` and `/ready` when the answer is yes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +46,18 @@ pub(crate) struct DrainReply {
     pub open: u64,
     /// How long they have to finish, in seconds.
     pub timeout_seconds: f64,
+}
+
+/// How a drain is expected to go on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct DrainForecastReply {
+    /// The forecast.
+    #[serde(flatten)]
+    pub forecast: DrainForecast,
+    /// The same for people.
+    pub sentence: String,
 }
 
 /// An error.

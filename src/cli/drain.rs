@@ -1,5 +1,5 @@
-//! `pointsman drain`: drains one backend, or the whole instance, which then stops. With `--wait` it returns when the drain
-//! has ended.
+//! `pointsman drain`: drains one backend, a pool, or the whole instance, which then stops. With `--wait` it returns when the
+//! drain has ended; `--forecast` only tells how long it would take.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -11,19 +11,26 @@ use tokio::time::{Instant, sleep};
 
 use super::instance::{RemoteArgs, block_on};
 use super::operate::{ForceArgs, change, connections, print_change};
+use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{BackendChange, BackendInfo, DrainReply, StatusReply, path};
+use crate::api::{BackendChange, BackendInfo, DrainForecastReply, DrainReply, StatusReply, path};
 use crate::domain::AdminState;
-use crate::remote::{Error, Remote};
+use crate::humanize::count;
+use crate::remote::{Error, Remote, encode};
 
 /// The interval between two queries of the open connections.
 const POLL: Duration = Duration::from_millis(200);
+/// The interval between two forecasts.
+const FORECAST_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
-    /// The backend, by name or address; without it, the whole instance drains and stops
-    #[arg(value_name = "POOL/BACKEND")]
+    /// The backend, by name or address, or a pool; without it, the whole instance drains and stops
+    #[arg(value_name = "POOL[/BACKEND]")]
     target: Option<String>,
+    /// Drain nothing; print how long the open connections are expected to take
+    #[arg(long, conflicts_with_all = ["wait", "yes", "force"])]
+    forecast: bool,
     /// Wait until its connections have ended, or until the whole instance has stopped
     #[arg(long)]
     wait: bool,
@@ -39,79 +46,167 @@ pub(super) struct DrainArgs {
     remote: RemoteArgs,
 }
 
-pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
-    let remote = args.remote.remote()?;
-    let Some(target) = &args.target else { return drain_all(args, &remote) };
-    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
-    block_on(async {
-        let draining = BackendChange::to_state(AdminState::Draining);
-        let (target, text) = change(&remote, target, draining, &args.force).await?;
-        if !args.wait {
-            return print_change(&remote, &target, &text, args.remote.json);
+/// What is drained.
+#[derive(Debug)]
+enum Subject {
+    Instance,
+    Pool(String),
+    Backend(BackendTarget),
+}
+
+impl Subject {
+    async fn find(written: Option<&str>, remote: &Remote) -> Result<Self, Failure> {
+        let Some(written) = written else { return Ok(Self::Instance) };
+        let status: StatusReply = remote.get(path::STATUS).await?;
+        match status.pools.iter().any(|pool| *pool.name == *written) {
+            true => Ok(Self::Pool(written.to_owned())),
+            false => BackendTarget::find(written, &status).map(Self::Backend),
         }
-        let mut backend: BackendInfo = remote.read(&text)?;
-        let name = format!("{}/{}", target.pool, backend.name);
-        let mut progress = DrainProgress::default();
-        while backend.active > 0 {
-            progress.show(&format!("{name}: {}", connections(backend.active)));
-            wait(until, || format!("{name} still has {}", connections(backend.active))).await?;
-            let status: StatusReply = remote.get(path::STATUS).await?;
-            let pool = status.pools.into_iter().find(|pool| *pool.name == *target.pool);
-            let mut backends = pool.into_iter().flat_map(|pool| pool.backends);
-            // Another backend may have taken its name or its address.
-            let same = |other: &BackendInfo| other.name == backend.name && other.address == backend.address;
-            match backends.find(same) {
-                Some(now) => backend = now,
-                None => break, // it leaves after its last connection
+    }
+
+    /// The path of its forecast.
+    fn forecast(&self) -> String {
+        match self {
+            Self::Instance => path::DRAIN.to_owned(),
+            Self::Pool(pool) => format!("{}?pool={}", path::DRAIN, encode(pool)),
+            Self::Backend(BackendTarget { pool, backend }) => {
+                format!("{}?pool={}&backend={}", path::DRAIN, encode(pool), encode(backend))
             }
         }
-        progress.end();
-        let was = if args.remote.json {
-            json!({"drained": name}).to_string()
-        } else {
-            terminal::clean(&format!("{name} is drained"))
-        };
-        print(&format!("{was}\n"))
+    }
+}
+
+pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    block_on(async {
+        let subject = Subject::find(args.target.as_deref(), &remote).await?;
+        if args.forecast {
+            return print_forecast(&subject, &remote, args.remote.json).await;
+        }
+        match &subject {
+            Subject::Instance => drain_all(args, &remote).await,
+            Subject::Pool(pool) => drain_pool(args, &remote, pool).await,
+            Subject::Backend(backend) => {
+                let written = format!("{}/{}", backend.pool, backend.backend);
+                let draining = BackendChange::to_state(AdminState::Draining);
+                let (target, text) = change(&remote, &written, draining, &args.force).await?;
+                if !args.wait {
+                    return print_change(&remote, &target, &text, args.remote.json);
+                }
+                let backend: BackendInfo = remote.read(&text)?;
+                let name = format!("{}/{}", target.pool, backend.name);
+                wait_for(args, &remote, &subject, &name, &target.pool, vec![backend]).await
+            }
+        }
     })
 }
 
-fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
-    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
-    block_on(async {
-        if !args.yes {
-            let status: StatusReply = remote.get(path::STATUS).await?;
-            confirm(remote, &status)?;
-        }
-        let text = remote.send(Method::POST, path::DRAIN).await?;
-        if args.remote.json {
-            print_json(&text)?;
-        } else {
-            let begun: DrainReply = remote.read(&text)?;
-            let limit =
-                humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
-            print(&format!("draining: {}, with {limit} to finish\n", connections(begun.open)))?;
-        }
+async fn print_forecast(subject: &Subject, remote: &Remote, json: bool) -> Result<Exit, Failure> {
+    let text = remote.text(&subject.forecast()).await?;
+    if json {
+        return print_json(&text);
+    }
+    let reply: DrainForecastReply = remote.read(&text)?;
+    print(&format!("{}\n", terminal::clean(&reply.sentence)))
+}
+
+/// Drains all backends of a pool.
+async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exit, Failure> {
+    let status: StatusReply = remote.get(path::STATUS).await?;
+    let backends = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
+    let backends: Vec<BackendInfo> = backends.collect();
+    let question = format!(
+        "This takes all backends of {pool} out of service ({}): new connections of the pool are rejected",
+        count(backends.len() as u64, "backend")
+    );
+    match (args.force.force, terminal::can_ask()) {
+        (true, _) => {}
+        (false, true) => terminal::confirm(&format!("{question}. Drain them?"))?,
+        (false, false) => return Err(Failure::Invalid(format!("{question}; confirm with --force"))),
+    }
+    let mut drained = Vec::new();
+    for backend in &backends {
+        let target = BackendTarget { pool: pool.to_owned(), backend: backend.name.to_string() };
+        let draining = BackendChange::to_state(AdminState::Draining);
+        let text = remote.submit(Method::PATCH, &target.path(), &draining).await?;
         if !args.wait {
-            return Ok(Exit::Done);
+            print_change(remote, &target, &text, args.remote.json)?;
         }
-        let mut progress = DrainProgress::default();
-        let mut uptime = 0.0;
-        loop {
-            match remote.get::<StatusReply>(path::STATUS).await {
-                // A service manager has started another process.
-                Ok(status) if status.uptime_seconds < uptime => break,
-                Ok(status) => {
-                    uptime = status.uptime_seconds;
-                    progress.show(&connections(status.open));
-                }
-                Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
-                Err(error) => return Err(error.into()),
+        drained.push(remote.read(&text)?);
+    }
+    if !args.wait {
+        return Ok(Exit::Done);
+    }
+    wait_for(args, remote, &Subject::Pool(pool.to_owned()), pool, pool, drained).await
+}
+
+/// Waits until the connections of the backends, which drain, have ended.
+async fn wait_for(
+    args: &DrainArgs,
+    remote: &Remote,
+    subject: &Subject,
+    name: &str,
+    pool: &str,
+    mut backends: Vec<BackendInfo>,
+) -> Result<Exit, Failure> {
+    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
+    let mut progress = DrainProgress::new(subject);
+    loop {
+        let open: u64 = backends.iter().map(|backend| backend.active).sum();
+        if open == 0 {
+            break;
+        }
+        progress.show(remote, &format!("{name}: {}", connections(open))).await;
+        wait(until, || format!("{name} still has {}", connections(open))).await?;
+        let status: StatusReply = remote.get(path::STATUS).await?;
+        let now = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
+        // Another backend may have taken a name or an address; one that is missing has left after its last connection.
+        let same = |a: &BackendInfo, b: &BackendInfo| a.name == b.name && a.address == b.address;
+        backends = now.filter(|now| backends.iter().any(|backend| same(now, backend))).collect();
+    }
+    progress.end();
+    let was = if args.remote.json {
+        json!({"drained": name}).to_string()
+    } else {
+        terminal::clean(&format!("{name} is drained"))
+    };
+    print(&format!("{was}\n"))
+}
+
+async fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
+    if !args.yes {
+        let status: StatusReply = remote.get(path::STATUS).await?;
+        confirm(remote, &status)?;
+    }
+    let text = remote.send(Method::POST, path::DRAIN).await?;
+    if args.remote.json {
+        print_json(&text)?;
+    } else {
+        let begun: DrainReply = remote.read(&text)?;
+        let limit = humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
+        print(&format!("draining: {}, with {limit} to finish\n", connections(begun.open)))?;
+    }
+    if !args.wait {
+        return Ok(Exit::Done);
+    }
+    let mut progress = DrainProgress::new(&Subject::Instance);
+    let mut uptime = 0.0;
+    loop {
+        match remote.get::<StatusReply>(path::STATUS).await {
+            // A service manager has started another process.
+            Ok(status) if status.uptime_seconds < uptime => break,
+            Ok(status) => {
+                uptime = status.uptime_seconds;
+                progress.show(remote, &connections(status.open)).await;
             }
-            wait(until, || "it has not stopped yet".to_owned()).await?;
+            Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
+            Err(error) => return Err(error.into()),
         }
-        progress.end();
-        if args.remote.json { Ok(Exit::Done) } else { print("stopped\n") }
-    })
+        wait(until, || "it has not stopped yet".to_owned()).await?;
+    }
+    progress.end();
+    if args.remote.json { Ok(Exit::Done) } else { print("stopped\n") }
 }
 
 /// Asks the operator to confirm the drain of the whole instance.
@@ -137,24 +232,38 @@ async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(
     Ok(())
 }
 
-/// A line on the terminal that is redrawn; without a terminal nothing is written.
-#[derive(Default)]
+/// A line on the terminal that is redrawn: the open connections and, once a second, the forecast. Without a terminal
+/// nothing is written.
 struct DrainProgress {
-    last: Option<String>,
+    /// The path of the forecast.
+    forecast: String,
+    /// The last forecast, and when it was made.
+    last: Option<(Instant, String)>,
+    shown: bool,
 }
 
 impl DrainProgress {
-    fn show(&mut self, words: &str) {
-        if !io::stderr().is_terminal() || self.last.as_deref() == Some(words) {
+    fn new(subject: &Subject) -> Self {
+        Self { forecast: subject.forecast(), last: None, shown: false }
+    }
+
+    /// Shows the forecast, or `words` while there is none.
+    async fn show(&mut self, remote: &Remote, words: &str) {
+        if !io::stderr().is_terminal() {
             return;
         }
+        if self.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= FORECAST_EVERY) {
+            let reply = remote.get::<DrainForecastReply>(&self.forecast).await;
+            self.last = reply.ok().map(|reply| (Instant::now(), reply.sentence));
+        }
+        let words = self.last.as_ref().map_or(words, |(_, sentence)| sentence);
         eprint!("\r\x1b[K{}", terminal::clean(words));
         let _ = io::stderr().flush();
-        self.last = Some(words.to_owned());
+        self.shown = true;
     }
 
     fn end(&mut self) {
-        if self.last.take().is_some() {
+        if std::mem::take(&mut self.shown) {
             eprint!("\r\x1b[K");
         }
     }
@@ -162,7 +271,7 @@ impl DrainProgress {
 
 impl Drop for DrainProgress {
     fn drop(&mut self) {
-        if self.last.is_some() {
+        if self.shown {
             eprintln!();
         }
     }

@@ -119,9 +119,10 @@ enum Command {
     Why(why::WhyArgs),
     /// Summarize the recent events of a running instance
     Story(why::StoryArgs),
-    /// Drain a backend of a running instance, or the whole instance: no new connections; existing ones finish
+    /// Drain a backend or a pool of a running instance, or the whole instance: no new connections; existing ones finish
     ///
     /// `up` puts a backend back in service. Without POOL/BACKEND, the instance drains and stops, as after SIGTERM.
+    /// --forecast tells how long it would take.
     Drain(drain::DrainArgs),
     /// Put a backend of a running instance in maintenance: no new connections and no checks, until `up`
     Maintenance(operate::MaintenanceArgs),

@@ -32,7 +32,7 @@ pub(super) struct MaintenanceArgs {
 pub(super) struct ForceArgs {
     /// Do it without confirmation, even if it is the last eligible backend of its pool
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Args)]

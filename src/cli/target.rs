@@ -6,6 +6,7 @@ use crate::names::natural_order;
 use crate::remote::encode;
 
 /// A backend, as a path of the API names it.
+#[derive(Debug)]
 pub(super) struct BackendTarget {
     pub(super) pool: String,
     pub(super) backend: String,

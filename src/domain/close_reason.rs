@@ -162,6 +162,17 @@ impl CloseReason {
         matches!(self, Self::ClientClosed | Self::BackendClosed)
     }
 
+    /// Whether Pointsman ended the connection for a cause that lies outside of it: it would have lasted longer.
+    pub fn is_cut(self) -> bool {
+        match self {
+            Self::BackendDown | Self::BackendLeft | Self::Operator | Self::DrainTimeout | Self::Internal => true,
+            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::BackendReset => false,
+            Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
+            Self::ConnectFailed | Self::NoBackend | Self::Limited => false,
+            Self::Denied | Self::PrefaceInvalid | Self::PrefaceTimeout => false,
+        }
+    }
+
     /// Whether a connection that ended for this reason was left without an answer: the client had sent something, and one of
     /// the two closed the connection before anything came back. That is no error at layer 4, and normal with protocols in
     /// which servers do not answer.

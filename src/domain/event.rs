@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AdminState, BackendState, Cause, CheckKind, Client, EjectionReason, Ending, Resolution, SocketAddress,
+    AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, Resolution, SocketAddress,
     StateReason,
 };
 
@@ -275,12 +275,9 @@ pub enum Event {
     },
     /// A drain is in progress.
     DrainProgress {
-        /// Connections that are open.
-        open: usize,
-        /// The age of the oldest, in milliseconds.
-        oldest_ms: Option<u64>,
-        /// Time that they have left, in milliseconds.
-        time_left_ms: u64,
+        /// What is still open, and how long that is expected to take.
+        #[serde(flatten)]
+        forecast: DrainForecast,
     },
     /// A drain is over.
     DrainDone {

@@ -65,6 +65,7 @@ impl Handle {
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
+            lifetimes: Lifetimes::default(),
             unserved: Flows::default(),
             queue: Queue::default(),
             snapshot: ArcSwap::from_pointee(PoolSnapshot::new(config, &[], None)),

@@ -10,6 +10,7 @@ mod checkers;
 mod counters;
 mod handle;
 pub(crate) mod input;
+pub(crate) mod lifetimes;
 pub(crate) mod member;
 mod message;
 mod outliers;
@@ -38,6 +39,7 @@ pub(crate) use backend::Backend;
 pub(crate) use counters::Counters;
 pub use handle::Handle;
 pub(crate) use input::Command;
+pub(crate) use lifetimes::Lifetimes;
 use message::Message;
 pub(crate) use outliers::{SlowBackend, slow_backends};
 pub(crate) use queue::Queue;
@@ -52,6 +54,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The counters of the pool as a whole.
     pub counters: Counters,
+    /// How long the connections of its backends have lasted.
+    pub(crate) lifetimes: Lifetimes,
     /// The connections routed to the pool that reached no backend.
     pub unserved: Flows,
     /// The clients that wait for a slot at a backend.

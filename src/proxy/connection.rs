@@ -267,6 +267,9 @@ impl Connection {
         record.log_closed(&end);
         // Clients that the listener rejects may be as many as successes.
         let failed = admitted && (end.reason.is_failure() || end.reason == CloseReason::Operator);
+        if end.reason == CloseReason::DrainTimeout {
+            self.context.table.count_cut();
+        }
         self.context.shared.records.add_ended(record, failed, decision);
         self.context.table.leave(self.key);
     }
@@ -303,6 +306,9 @@ impl Connection {
                 && reason.is_without_answer(progress.bytes_in.get(), progress.bytes_out.get())
             {
                 pool.counters.without_answer();
+            }
+            if relayed.is_some() {
+                pool.lifetimes.ended(duration, reason.is_cut());
             }
         }
         if let Some(relayed) = relayed {

@@ -53,6 +53,11 @@ impl IdleTimer {
         (self.last_moved, self.last_probe, self.probes) = (now, now, 0);
     }
 
+    /// When a byte moved last, or when the connection was routed.
+    pub(super) fn last_moved(&self) -> Moment {
+        self.last_moved
+    }
+
     /// What is due now; nothing until a due probe is taken.
     pub(super) fn step(&mut self, now: Moment, limits: &IdleLimits) -> IdleStep {
         if self.probing {

@@ -319,6 +319,11 @@ impl Progress {
         Some((Arc::clone(&relayed.backend), directive))
     }
 
+    /// The time since a byte was relayed, or since the accept, to the accuracy of the ticks.
+    pub(super) fn idle(&self, now: Moment) -> Duration {
+        if self.moved.get() { Duration::ZERO } else { self.watch.get().idle.last_moved().until(now) }
+    }
+
     /// Closes the connection at that moment, unless its backend gets another directive first.
     pub(super) fn schedule_close(&self, at: Moment, request: CloseRequest) {
         self.watch.set(Watch { scheduled: Some((at, request)), ..self.watch.get() });

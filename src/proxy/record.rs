@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::clock::Moment;
 use super::progress::{Progress, Relayed};
-use crate::domain::{ConnectedBackend, ConnectionRecord, Stage};
+use crate::domain::{ConnectedBackend, ConnectionRecord, IdleConnection, Stage};
 
 impl Relayed {
     /// Its backend in a record.
@@ -61,6 +62,17 @@ impl Progress {
         match self.relayed().as_deref() {
             Some(relayed) => self.relayed_record(age, Some(relayed), Stage::Open),
             None => self.record(age, Stage::Open),
+        }
+    }
+    /// What a forecast of a drain tells of the open connection.
+    pub(super) fn idle_connection(&self, now: Moment) -> IdleConnection {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        IdleConnection {
+            conn: self.conn,
+            client: self.client.get(),
+            backend: self.relayed().map(|relayed| Arc::clone(&relayed.backend.name)),
+            age_ms: millis(self.accepted.until(now)),
+            idle_ms: millis(self.idle(now)),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Time limits are coarse on purpose: a timer of each connection, moved at each read, would cost more than the read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use tokio::sync::Notify;
 use super::clock::Moment;
 use super::failure_penalty::FailurePenalties;
 use super::progress::{CloseRequest, Progress};
-use crate::domain::ConnectionRecord;
-use crate::pool::Backend;
+use crate::domain::{ConnectionRecord, IdleConnection};
 use crate::pool::backend::CloseDirective;
+use crate::pool::lifetimes::Ages;
+use crate::pool::{Backend, Pool};
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// Time between ticks, and so the maximum delay of a time limit.
@@ -29,7 +31,36 @@ pub(crate) struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
     penalties: RefCell<FailurePenalties>,
     some: Notify,
+    /// Connections that were cut at the end of a drain.
+    cut: Cell<usize>,
 }
+
+/// The ages of a worker's open connections.
+#[derive(Debug, Default)]
+pub(crate) struct OpenAges {
+    /// By pool.
+    pub pools: Vec<PoolAges>,
+    /// Selected connections whose pool is not known yet.
+    pub without_pool: u64,
+    /// The age of the oldest selected connection.
+    pub oldest: Option<Duration>,
+    /// The selected connections that have been idle for the longest time, each with its pool.
+    pub longest_idle: Vec<(Option<Arc<str>>, IdleConnection)>,
+}
+
+/// The ages of the open connections of a pool.
+#[derive(Debug)]
+pub(crate) struct PoolAges {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// Of all its connections.
+    pub all: Ages,
+    /// Of the selected ones.
+    pub selected: Ages,
+}
+
+/// How many idle connections are listed.
+const LISTED: usize = 16;
 
 impl Table {
     /// Enters a connection; [`leave`](Self::leave) must follow with the key that is returned.
@@ -55,10 +86,58 @@ impl Table {
         self.open.borrow().len()
     }
 
-    /// The age at `now` of the oldest open connection.
-    pub(crate) fn oldest(&self, now: Moment) -> Option<Duration> {
-        let oldest = self.open.borrow().iter().map(|(_, progress)| progress.accepted).min();
-        oldest.map(|accepted| accepted.until(now))
+    /// Counts a connection that was cut at the end of a drain.
+    pub(super) fn count_cut(&self) {
+        self.cut.set(self.cut.get() + 1);
+    }
+
+    /// How many connections were cut at the end of a drain.
+    pub(crate) fn cut(&self) -> usize {
+        self.cut.get()
+    }
+
+    /// The ages of the open connections at `now`; `selected`: which of them are forecast.
+    pub(crate) fn ages(&self, selected: &ConnectionFilter, now: Moment) -> OpenAges {
+        let open = self.open.borrow();
+        let mut ages = OpenAges::default();
+        let mut indexes: HashMap<usize, usize> = HashMap::new();
+        let mut idle = Vec::new();
+        for (_, progress) in open.iter() {
+            let (age, is_selected) = (progress.accepted.until(now), progress.matches(selected));
+            if is_selected {
+                ages.oldest = ages.oldest.max(Some(age));
+                idle.push(progress);
+            }
+            let Some(pool) = progress.pool() else {
+                ages.without_pool += u64::from(is_selected);
+                continue;
+            };
+            let index = *indexes.entry(Arc::as_ptr(pool).addr()).or_insert_with(|| {
+                let (pool, none) = (Arc::clone(pool), Ages::default());
+                ages.pools.push(PoolAges { pool, all: none, selected: none });
+                ages.pools.len() - 1
+            });
+            let of_pool = &mut ages.pools[index];
+            of_pool.all.add(age);
+            if is_selected {
+                of_pool.selected.add(age);
+            }
+        }
+        idle.sort_by_cached_key(|progress| Reverse(progress.idle(now)));
+        let with_pool = |progress: &Rc<Progress>| {
+            (progress.pool().map(|pool| Arc::clone(&pool.name)), progress.idle_connection(now))
+        };
+        ages.longest_idle = idle.into_iter().take(LISTED).map(with_pool).collect();
+        ages
+    }
+
+    /// Requests that the connections that are open now close one by one over the time `over`, those that have been idle for
+    /// the longest time first.
+    pub(crate) fn close_over(&self, request: CloseRequest, over: Duration, now: Moment) {
+        let open = self.open.borrow();
+        let mut open: Vec<_> = open.iter().map(|(_, progress)| progress).collect();
+        open.sort_by_cached_key(|progress| Reverse(progress.idle(now)));
+        schedule(&open, request, now, over, now);
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
@@ -123,12 +202,17 @@ impl Table {
         }
         for (directive, concerned) in directed.into_values() {
             let request = CloseRequest { reason: directive.reason, how: directive.how };
-            let (first, n) = (Moment::from(directive.at), u32::try_from(concerned.len()).unwrap_or(u32::MAX));
-            for (index, progress) in (1u32..).zip(concerned) {
-                let at = first + directive.over.mul_f64(f64::from(index) / f64::from(n));
-                if at <= now { progress.close(request) } else { progress.schedule_close(at, request) }
-            }
+            schedule(&concerned, request, directive.at.into(), directive.over, now);
         }
+    }
+}
+
+/// Closes the connections evenly from the moment `first` over the time `over`, the last one at its end.
+fn schedule(open: &[&Rc<Progress>], request: CloseRequest, first: Moment, over: Duration, now: Moment) {
+    let n = u32::try_from(open.len()).unwrap_or(u32::MAX);
+    for (index, progress) in (1u32..).zip(open) {
+        let at = first + over.mul_f64(f64::from(index) / f64::from(n));
+        if at <= now { progress.close(request) } else { progress.schedule_close(at, request) }
     }
 }
 

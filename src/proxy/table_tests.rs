@@ -102,3 +102,37 @@ fn one_connection_is_found_and_closed_by_its_number() {
     let how: Vec<_> = open.iter().map(|progress| close_of(progress).unwrap().how).collect();
     assert_eq!(how, [Ending::Reset, Ending::Close, Ending::Reset]);
 }
+
+#[test]
+fn the_connections_of_a_drain_end_one_by_one_and_the_longest_idle_first() {
+    let some = backend("some");
+    let (table, open, began) = table_of([(&some, 4)]);
+    let second = Duration::from_secs(1);
+    // The first one moves a byte after the others.
+    open[0].moved.set(true);
+    table.tick((began + second).into());
+    let request = CloseRequest { reason: CloseReason::DrainTimeout, how: Ending::Reset };
+    table.close_over(request, second * 4, (began + second).into());
+    for (after, ended) in [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)] {
+        assert_eq!(ended_by(&table, &open, began + second * after), ended, "after {after} s");
+        assert_eq!(close_of(&open[0]).is_some(), ended == 4);
+    }
+}
+
+#[test]
+fn ages_are_counted_by_pool_and_the_longest_idle_are_listed() {
+    let some = backend("some");
+    let (table, open, began) = table_of([(&some, 20)]);
+    let ages = table.ages(&ConnectionFilter::default(), (began + Duration::from_secs(9)).into());
+    // Each connection here has a pool of its own.
+    let [all, selected] = [|pool: &PoolAges| pool.all.total(), |pool: &PoolAges| pool.selected.total()]
+        .map(|total| ages.pools.iter().map(total).sum::<u64>());
+    assert_eq!((all, selected, ages.without_pool), (20, 20, 0));
+    assert!(ages.oldest.is_some_and(|oldest| oldest > Duration::from_secs(8)));
+    let conns: Vec<_> = ages.longest_idle.iter().map(|(_, idle)| idle.conn).collect();
+    assert_eq!(conns, (1..=16).collect::<Vec<_>>());
+    let other = ConnectionFilter { pool: Some("q".to_owned()), ..ConnectionFilter::default() };
+    let ages = table.ages(&other, Moment::now());
+    assert_eq!((ages.oldest, ages.longest_idle.len()), (None, 0));
+    drop(open);
+}

@@ -17,6 +17,7 @@ use super::clock::Moment;
 use super::context::{Shared, WorkerContext};
 use super::listener::Listener;
 use super::progress::CloseRequest;
+use super::table::OpenAges;
 use crate::domain::ConnectionRecord;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
@@ -34,7 +35,7 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
-    /// The number of its open connections, and the age of the oldest.
+    /// The numbers of its connections.
     pub(crate) async fn report(&self) -> Report {
         self.call(WorkerCommand::Report).await.unwrap_or_default()
     }
@@ -63,6 +64,17 @@ impl WorkerHandle {
         self.call(|reply| WorkerCommand::Close(conn, request, reply)).await.flatten()
     }
 
+    /// The ages of its open connections; `selected`: which of them are forecast.
+    pub(crate) async fn ages(&self, selected: ConnectionFilter) -> OpenAges {
+        self.call(|reply| WorkerCommand::Ages(selected, reply)).await.unwrap_or_default()
+    }
+
+    /// Closes the connections that are open now one by one over the time `over`, those that have been idle for the longest
+    /// time first.
+    pub(crate) fn close_over(&self, request: CloseRequest, over: Duration) {
+        self.send(WorkerCommand::CloseOver(request, over));
+    }
+
     /// Closes all connections.
     pub(crate) fn close_all(&self, request: CloseRequest) {
         self.send(WorkerCommand::CloseAll(request));
@@ -87,17 +99,19 @@ enum WorkerCommand {
     List(ConnectionFilter, usize, oneshot::Sender<(Vec<ConnectionRecord>, usize)>),
     Find(ConnectionSubject, usize, oneshot::Sender<Vec<ConnectionRecord>>),
     Close(u64, CloseRequest, oneshot::Sender<Option<ConnectionRecord>>),
+    Ages(ConnectionFilter, oneshot::Sender<OpenAges>),
+    CloseOver(CloseRequest, Duration),
     CloseAll(CloseRequest),
     Stop,
 }
 
-/// The number and the age of a worker's connections.
+/// The numbers of a worker's connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Report {
     /// Connections that are open.
     pub open: usize,
-    /// The age of the oldest of them.
-    pub oldest: Option<Duration>,
+    /// Connections that were cut at the end of a drain.
+    pub cut: usize,
 }
 
 impl Worker {
@@ -187,7 +201,7 @@ async fn run(
                 });
             }
             WorkerCommand::Report(reply) => {
-                let _ = reply.send(Report { open: table.open(), oldest: table.oldest(Moment::now()) });
+                let _ = reply.send(Report { open: table.open(), cut: table.cut() });
             }
             WorkerCommand::List(filter, limit, reply) => {
                 let _ = reply.send(table.list(&filter, limit));
@@ -198,6 +212,10 @@ async fn run(
             WorkerCommand::Close(conn, request, reply) => {
                 let _ = reply.send(table.close(conn, request));
             }
+            WorkerCommand::Ages(selected, reply) => {
+                let _ = reply.send(table.ages(&selected, Moment::now()));
+            }
+            WorkerCommand::CloseOver(request, over) => table.close_over(request, over, Moment::now()),
             WorkerCommand::CloseAll(request) => table.close_all(request),
             WorkerCommand::Stop => break,
         }

@@ -11,13 +11,18 @@ use crate::domain::{CloseReason, Ending, Event};
 use crate::overview::Phase;
 use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::Report;
+use crate::telemetry::filter::ConnectionFilter;
 
 /// Time between two counts of the open connections.
 const POLL: Duration = Duration::from_millis(50);
-/// Time between two reports of progress.
+/// Time between two reports of progress: every second at first, later less often, as a drain of an hour needs no 3,600 lines.
 const REPORT: Duration = Duration::from_secs(1);
+/// The part of the time so far that passes until the next report.
+const REPORT_SHARE: u32 = 20;
 /// Time for connections to close once they are asked to. Each does so at its next turn; the limit is for a fault.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
+/// A FIN would make a truncated stream look complete.
+const CUT: CloseRequest = CloseRequest { reason: CloseReason::DrainTimeout, how: Ending::Reset };
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,35 +55,45 @@ impl Supervisor {
                 false
             }
         };
-        if finished {
-            self.overview.journal.record(Event::DrainDone { cut: None });
-            return Outcome::Finished;
-        }
         // A second signal may come before the listeners are closed.
         self.close_listeners();
-        let cut = self.report().await.open;
-        self.overview.journal.record(Event::DrainDone { cut: Some(cut) });
-        self.cut_off().await;
+        let report = self.report().await;
+        let cut = report.open + report.cut;
+        let done = if finished && cut == 0 { None } else { Some(cut) };
+        self.overview.journal.record(Event::DrainDone { cut: done });
+        if !finished {
+            self.cut_off().await;
+        }
         if cut == 0 { Outcome::Finished } else { Outcome::Cut }
     }
 
-    /// Whether all connections finish within the time limit.
+    /// Whether all connections have ended within the time limit.
     async fn finish(&mut self, limits: Drain) -> bool {
         tokio::time::sleep(limits.grace).await;
         let start = Instant::now();
+        let deadline = start + limits.timeout;
+        self.overview.drains_until(deadline);
         self.close_listeners();
-        let mut reported = Instant::now();
+        let (mut next_report, mut cutting) = (REPORT, false);
         loop {
-            let report = self.report().await;
-            if report.open == 0 && self.closing.is_empty() {
+            let Report { open, .. } = self.report().await;
+            if open == 0 && self.closing.is_empty() {
                 return true;
             }
-            if start.elapsed() >= limits.timeout {
+            let elapsed = start.elapsed();
+            if elapsed >= limits.timeout {
                 return false;
             }
-            if reported.elapsed() >= REPORT {
-                reported = Instant::now();
-                self.report_progress(report, limits.timeout.saturating_sub(start.elapsed()));
+            if !cutting && elapsed + limits.spread() >= limits.timeout {
+                cutting = true;
+                let over = limits.timeout - elapsed;
+                self.workers.iter().for_each(|worker| worker.handle().close_over(CUT, over));
+            }
+            if elapsed >= next_report {
+                next_report = elapsed + REPORT.max(elapsed / REPORT_SHARE);
+                let left = Some(limits.timeout - elapsed);
+                let forecast = self.overview.forecast_drain(ConnectionFilter::default(), left).await;
+                self.overview.journal.record(Event::DrainProgress { forecast });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -95,11 +110,9 @@ impl Supervisor {
 
     /// Resets the open connections, and those that are accepted meanwhile.
     async fn cut_off(&self) {
-        // A FIN would make a truncated stream look complete.
-        let request = CloseRequest { reason: CloseReason::DrainTimeout, how: Ending::Reset };
         let all_closed = async {
             loop {
-                self.workers.iter().for_each(|worker| worker.handle().close_all(request));
+                self.workers.iter().for_each(|worker| worker.handle().close_all(CUT));
                 if self.report().await.open == 0 {
                     return;
                 }
@@ -116,15 +129,9 @@ impl Supervisor {
         for worker in self.workers.iter() {
             let one = worker.handle().report().await;
             total.open += one.open;
-            total.oldest = total.oldest.max(one.oldest);
+            total.cut += one.cut;
         }
         total
-    }
-
-    fn report_progress(&self, report: Report, left: Duration) {
-        let oldest_ms = report.oldest.map(millis);
-        let time_left_ms = millis(left);
-        self.overview.journal.record(Event::DrainProgress { open: report.open, oldest_ms, time_left_ms });
     }
 }
 

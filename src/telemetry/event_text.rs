@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{ConfigProblem, Endpoint, Event, ServingTier};
+use crate::domain::{ConfigProblem, DrainForecast, Endpoint, Event, IdleConnection, ServingTier};
 use crate::humanize::{count, duration, list, millis};
 
 /// The maximum number of endpoints that a sentence names.
@@ -103,15 +103,46 @@ impl Event {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
                 format!("{by} started the drain, with {open} and a time limit of {limit}")
             }
-            Self::DrainProgress { open, time_left_ms, .. } => {
-                let (open, left) = (count(*open as u64, "open connection"), millis(*time_left_ms as f64));
-                format!("draining: {open}, {left} left")
-            }
+            Self::DrainProgress { forecast } => format!("draining: {}", forecast.sentence()),
             Self::DrainDone { cut: None } => "drained: all connections finished".to_owned(),
             Self::DrainDone { cut: Some(cut) } => {
                 format!("drain timed out: {} reset", count(*cut as u64, "connection"))
             }
         }
+    }
+}
+
+impl DrainForecast {
+    /// The forecast as a sentence, without a subject.
+    pub fn sentence(&self) -> String {
+        let open = count(self.open, "open connection");
+        let left = self.time_left_ms.map(|left| format!(", {} left", millis(left as f64)));
+        let left = left.unwrap_or_default();
+        if self.open == 0 {
+            return open;
+        }
+        if self.observed == 0 {
+            return format!("{open}{left}; no connection has finished yet, so there is no forecast");
+        }
+        let mut parts = vec![format!("{open}{left}")];
+        match self.most_finished_ms {
+            Some(time) if self.open == 1 => parts.push(format!("expected to finish within {}", millis(time as f64))),
+            Some(time) => parts.push(format!("95 % expected to finish within {}", millis(time as f64))),
+            None if self.time_left_ms.is_none() => parts.push("most are expected to stay open for weeks".to_owned()),
+            None => {}
+        }
+        if self.at_limit > 0 && self.time_left_ms.is_some() {
+            let idle = |one: &IdleConnection| format!("{} idle for {}", one.client, millis(one.idle_ms as f64));
+            let named: Vec<_> = self.longest_idle.iter().map(idle).collect();
+            let more = usize::try_from(self.at_limit).unwrap_or(usize::MAX).saturating_sub(named.len());
+            let names = match (named.is_empty(), more) {
+                (true, _) => String::new(),
+                (false, 0) => format!(": {}", list(&named, usize::MAX)),
+                (false, _) => format!(", among them {}", list(&named, usize::MAX)),
+            };
+            parts.push(format!("{} expected to reach the time limit{names}", self.at_limit));
+        }
+        parts.join("; ")
     }
 }
 
@@ -216,10 +247,54 @@ mod tests {
                 "the hand-over failed, and this process continues: no memory",
             ),
             (Event::TookOver { process: 12, addresses: 1 }, "took over 1 address from process 12"),
+            (
+                Event::DrainProgress { forecast: DrainForecast::default() },
+                "draining: 0 open connections",
+            ),
             (Event::DrainDone { cut: None }, "drained: all connections finished"),
             (Event::DrainDone { cut: Some(1) }, "drain timed out: 1 connection reset"),
         ] {
             assert_eq!(event.sentence(), sentence);
+        }
+    }
+
+    #[test]
+    fn a_forecast_is_a_sentence() {
+        let idle = |client: &str, idle_ms| IdleConnection {
+            conn: 1,
+            client: crate::domain::Client::Tcp(client.parse().unwrap()),
+            backend: None,
+            age_ms: idle_ms,
+            idle_ms,
+        };
+        let forecast = DrainForecast {
+            open: 22,
+            oldest_ms: Some(9_000_000),
+            time_left_ms: Some(1_800_000),
+            most_finished_ms: Some(240_000),
+            at_limit: 1,
+            longest_idle: vec![idle("10.0.0.9:4711", 7_200_000)],
+            observed: 100,
+        };
+        let unknown = DrainForecast { observed: 0, ..forecast.clone() };
+        let one = DrainForecast { open: 1, at_limit: 0, longest_idle: Vec::new(), ..forecast.clone() };
+        let many = DrainForecast { at_limit: 9, most_finished_ms: None, ..forecast.clone() };
+        let unlimited = DrainForecast { time_left_ms: None, most_finished_ms: None, ..forecast.clone() };
+        for (forecast, sentence) in [
+            (
+                forecast,
+                "22 open connections, 30m left; 95 % expected to finish within 4m; 1 expected to reach the time limit: \
+                 10.0.0.9:4711 idle for 2h",
+            ),
+            (unknown, "22 open connections, 30m left; no connection has finished yet, so there is no forecast"),
+            (one, "1 open connection, 30m left; expected to finish within 4m"),
+            (
+                many,
+                "22 open connections, 30m left; 9 expected to reach the time limit, among them 10.0.0.9:4711 idle for 2h",
+            ),
+            (unlimited, "22 open connections; most are expected to stay open for weeks"),
+        ] {
+            assert_eq!(forecast.sentence(), sentence);
         }
     }
 }

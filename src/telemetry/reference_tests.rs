@@ -10,8 +10,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::log_fields::TextFields;
 use crate::domain::{
-    AdminState, BackendState, CheckFailure, CheckKind, Client, ConfigProblem, EjectionReason, Ending,
-    Endpoint, Event, Failure, HealthFailure, Resolution, ServingTier, SocketAddress, StateReason, Trouble,
+    AdminState, BackendState, CheckFailure, CheckKind, Client, ConfigProblem, DrainForecast, EjectionReason,
+    Ending, Endpoint, Event, Failure, HealthFailure, IdleConnection, Resolution, ServingTier, SocketAddress, StateReason, Trouble,
 };
 use crate::testing::Written;
 use crate::testing::reference::{assert_current, cell};
@@ -34,6 +34,24 @@ fn address() -> SocketAddress {
 
 fn changed(from: BackendState, to: BackendState, reason: StateReason) -> Event {
     Event::StateChanged { pool: web(), backend: a(), address: address(), from, to, reason }
+}
+
+fn forecast() -> DrainForecast {
+    DrainForecast {
+        open: 3,
+        oldest_ms: Some(8_500),
+        time_left_ms: Some(20_000),
+        most_finished_ms: None,
+        at_limit: 1,
+        longest_idle: vec![IdleConnection {
+            conn: 7,
+            client: Client::Tcp("10.0.0.9:41234".parse().unwrap()),
+            backend: Some(a()),
+            age_ms: 8_500,
+            idle_ms: 8_000,
+        }],
+        observed: 1_200,
+    }
 }
 
 /// A backend's states, each entered once.
@@ -159,7 +177,7 @@ fn of_operators() -> Vec<Event> {
         Event::HandOverFailed { error: "the new process ended before it accepted connections".into() },
         Event::TookOver { process: 4242, addresses: 2 },
         Event::DrainStarted { by: "SIGTERM".into(), open: 12, grace_ms: 0, timeout_ms: 30_000 },
-        Event::DrainProgress { open: 3, oldest_ms: Some(8_500), time_left_ms: 20_000 },
+        Event::DrainProgress { forecast: forecast() },
         Event::DrainDone { cut: None },
         Event::DrainDone { cut: Some(2) },
     ]

@@ -167,3 +167,96 @@ fn a_signal_during_the_start_ends_it() {
     lb.signal("TERM");
     assert_eq!(lb.when_ended().code(), Some(0));
 }
+
+fn forecast(lb: &Lb) -> serde_json::Value {
+    let (status, body) = lb.get("/api/v1/drain");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[test]
+fn a_forecast_follows_from_how_long_connections_have_lasted() {
+    let echo = Backend::echo();
+    let lb = lb(&echo, "{timeout: 30s}");
+    let mut open: Vec<_> = (0..5).map(|_| connect(&lb)).collect();
+    let before = forecast(&lb);
+    assert_eq!((&before["open"], &before["observed"], &before["at_limit"]), (&5.into(), &0.into(), &5.into()));
+    assert!(before["sentence"].as_str().unwrap().contains("there is no forecast"), "{before}");
+    for _ in 0..50 {
+        connect(&lb);
+    }
+    eventually("the short ones have ended", || (forecast(&lb)["observed"] == 50).then_some(()));
+    // From some age on, they are older than any connection that has ended.
+    let last = eventually("none of the five is expected to end", || {
+        let now = forecast(&lb);
+        (now["at_limit"] == 5).then_some(now)
+    });
+    let sentence = last["sentence"].as_str().unwrap();
+    assert!(sentence.contains("5 open connections, 30 s left; 5 expected to reach the time limit, among them"), "{last}");
+    let named = last["longest_idle"].as_array().unwrap();
+    assert_eq!(named.len(), 3);
+    let ours: Vec<_> = open.iter().map(|stream| stream.local_addr().unwrap().to_string()).collect();
+    assert!(named.iter().all(|one| ours.contains(&one["client"].as_str().unwrap().to_owned())), "{last}");
+    assert!(named.is_sorted_by(|a, b| a["idle_ms"].as_u64() >= b["idle_ms"].as_u64()), "{last}");
+    // A forecast drains nothing.
+    assert_eq!(lb.status()["phase"], "serving");
+    open[0].write_all(b"y").unwrap();
+    open[0].read_exact(&mut [0]).unwrap();
+    // Of a backend: on_drain keeps its connections, so that they have no limit.
+    let (status, body) = lb.get(&format!("/api/v1/drain?pool=p&backend={}", echo.address));
+    let of_backend: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &of_backend["open"], &of_backend["time_left_ms"]), (200, &5.into(), &().into()), "{body}");
+    assert_eq!(lb.get("/api/v1/drain?pool=p&backend=other").0, 200);
+    assert_eq!((lb.get("/api/v1/drain?pool=q").0, lb.get("/api/v1/drain?backend=a").0), (404, 400));
+}
+
+#[test]
+fn the_last_connections_are_reset_one_by_one_and_idle_ones_first() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{timeout: 4s, spread: 3s}");
+    let busy = connect(&lb);
+    let idle: Vec<_> = (0..8).map(|_| connect(&lb)).collect();
+    // Returns when its connection is reset.
+    let moves = |mut stream: TcpStream, pause: Option<Duration>| {
+        std::thread::spawn(move || {
+            stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+            loop {
+                if let Some(pause) = pause {
+                    std::thread::sleep(pause);
+                    let _ = stream.write_all(b"y");
+                }
+                match stream.read(&mut [0]) {
+                    Ok(1..) => {}
+                    Ok(_) => panic!("a FIN would make a truncated stream look complete"),
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return Instant::now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+    };
+    let idle: Vec<_> = idle.into_iter().map(|stream| moves(stream, None)).collect();
+    let busy = moves(busy, Some(Duration::from_millis(20)));
+    lb.signal("TERM");
+    let mut ends: Vec<_> = idle.into_iter().map(|thread| join_within(thread, "a reset")).collect();
+    let busy = join_within(busy, "the reset of the busy one");
+    assert_eq!(lb.when_ended().code(), Some(3));
+    ends.sort();
+    assert!(ends[7] - ends[0] > Duration::from_millis(500), "{:?}", ends[7] - ends[0]);
+    // With one worker it is the last one; with two, each has its own order.
+    assert!(ends.iter().filter(|end| **end < busy).count() >= 4, "{ends:?} {busy:?}");
+    let cut = lb.when_logged("drain timed out");
+    assert!(cut.contains("cut=9"), "{cut}");
+}
+
+#[test]
+fn connections_that_are_reset_before_the_end_change_the_exit_code() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{timeout: 60s, spread: 60s}");
+    // The last one of each worker would be reset after a minute; it finishes.
+    let mut open: Vec<_> = (0..200).map(|_| connect(&lb)).collect();
+    lb.signal("TERM");
+    lb.when_logged("reason=drain_timeout");
+    open.clear();
+    assert_eq!(lb.when_ended().code(), Some(3));
+    lb.when_logged("drain timed out");
+}

@@ -131,6 +131,23 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
 }
 
 #[test]
+fn a_pool_is_drained_as_a_whole_with_force() {
+    let (lb, _backends) = start("", "");
+    let held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
+    eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
+    let (code, out, error) = run(&lb, &["drain", "web", "--forecast"]);
+    assert!(code == 0 && out.starts_with("2 open connections"), "{out}{error}");
+    let (code, out, error) = run(&lb, &["drain", "web"]);
+    assert!(code == 1 && out.is_empty() && error.contains("all backends of web") && error.contains("--force"), "{error}");
+    assert!(lb.backends().iter().all(|backend| backend.1 == "up"));
+    let waits = Running::start(&lb, &["drain", "web", "--force", "--wait"]);
+    eventually("both drain", || lb.backends().iter().all(|backend| backend.1 == "draining").then_some(()));
+    assert!(waits.1.try_recv().is_err(), "connections are open");
+    drop(held);
+    waits.when_printed(&["web is drained"]);
+}
+
+#[test]
 fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
     let (lb, _backends) = start("", "");
     let (code, out, error) = run(&lb, &["weight", "web/a", "7"]);

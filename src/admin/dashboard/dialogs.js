@@ -202,7 +202,11 @@ export function showBackend(pool, backend, store, watch) {
     return true;
   };
   put(why, ask(path(['why'], { pool, backend: backend.name })), story);
-  const list = () => put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list));
+  const list = () => {
+    put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list));
+    // The list above has the error, if the server does not answer.
+    ask(path(['drain'], { pool, backend: backend.address })).then((told) => told && tell('Drain forecast', told.sentence), () => {});
+  };
   list();
   update();
   watch(update);

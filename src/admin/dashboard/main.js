@@ -59,6 +59,8 @@ function render() {
   if (lost) problems.lose();
   else problems.update(status.problems ?? [], store.at);
   say(at('uptime'), `up ${span(status.uptime_seconds)}`);
+  const progress = status.phase === 'draining' ? store.events.findLast((event) => event.kind === 'drain_progress') : null;
+  say(at('drain'), progress?.sentence ?? '');
   playground.draw();
   const view = store.view();
   say(at('so-far'), view.length < store.range.length ? `charts: ${roundSpan(view.step * view.length)} so far` : '');

@@ -133,6 +133,16 @@ pub(super) fn drain(o: &mut Operation<'_>) {
         .errors(&[409]);
 }
 
+pub(super) fn drain_forecast(o: &mut Operation<'_>) {
+    o.about("process", "How long a drain would take, or will still take.")
+        .description(
+            "Of the whole process, a pool or a backend. The forecast is based on how long the connections of the same pools \
+             have lasted so far. This request drains nothing.",
+        )
+        .reply(200, "The forecast.")
+        .errors(&[404]);
+}
+
 pub(super) fn pools(o: &mut Operation<'_>) {
     o.about("pools", "All pools.").reply(200, "The pools.");
 }

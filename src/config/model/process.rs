@@ -47,7 +47,7 @@ impl Runtime {
 }
 
 settings! {
-    /// The two times of a drain (`runtime.drain`).
+    /// The times of a drain (`runtime.drain`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Drain: Default {
         /// How long /ready replies 503 while new connections are still accepted, so that traffic can move elsewhere.
@@ -55,6 +55,17 @@ settings! {
         /// How long existing connections may take to finish once no new ones are accepted. The rest is reset, and the
         /// exit code is 3.
         timeout: Duration => time(), default Duration::from_secs(30);
+        /// The last part of `timeout`, in which the connections that are still open are reset one by one, those that have
+        /// been idle for the longest time first: if all were reset at once, all clients would reconnect at once. Absent: a
+        /// tenth of `timeout`.
+        spread: Option<Duration> => optional(time()), absent None, example "3s";
+    }
+}
+
+impl Drain {
+    /// The last part of the timeout, in which connections are reset.
+    pub(crate) fn spread(&self) -> Duration {
+        self.spread.unwrap_or(self.timeout / 10).min(self.timeout)
     }
 }
 
