@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{DrainReply, HandOverReply, ReloadReply};
+use crate::api::{DrainReply, HandOverReply, ReloadPlanReply, ReloadReply};
 
 /// How many orders may wait; more are refused.
 const WAITING: usize = 16;
@@ -17,12 +17,19 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 /// An order to the process.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Read the configuration again.
+    /// Apply another configuration.
     Reload {
+        /// Which one.
+        from: ReloadFrom,
         /// The operator.
         operator: Arc<str>,
         /// The channel for the result.
         answer: Answer<ReloadReply>,
+    },
+    /// Read the configuration again, and change nothing.
+    PlanReload {
+        /// The channel for the result.
+        answer: Answer<ReloadPlanReply>,
     },
     /// Hand over to another process.
     HandOver {
@@ -42,11 +49,22 @@ pub(crate) enum Order {
     },
 }
 
+/// Which configuration a reload applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadFrom {
+    /// That of the file.
+    File,
+    /// That before the last reload.
+    Previous,
+}
+
 /// Why an order is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// There is no configuration file to read.
     NoFile,
+    /// No reload has changed the configuration.
+    NothingToUndo,
     /// The configuration has these problems, as text.
     Invalid(String),
     /// The configuration cannot be put in effect, for this reason.

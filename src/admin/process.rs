@@ -1,5 +1,7 @@
 //! The process as a whole: liveness, readiness, metrics, events, configuration, reload and drain.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::access::Operator;
-use super::control::{Order, Refusal};
+use super::control::{Order, Refusal, ReloadFrom};
 use super::history;
 use super::metrics;
 use super::request::{Body, QueryParams, bad_request};
 use super::{ApiError, App};
 use crate::api::{
-    Acknowledgement, DrainReply, HandOverReply, HandOverRequest, JournalEntry, JournalReply, ReloadReply,
-    StatusReply,
+    Acknowledgement, DrainReply, HandOverReply, HandOverRequest, JournalEntry, JournalReply, ReloadPlanReply,
+    ReloadReply, StatusReply,
 };
 use crate::config;
 use crate::overview::Phase;
@@ -130,8 +132,29 @@ pub(super) async fn reload(
     Operator(operator): Operator,
     State(app): State<App>,
 ) -> Result<Json<ReloadReply>, ApiError> {
-    let reload = app.control.order(|answer| Order::Reload { operator, answer });
+    reload_from(&app, ReloadFrom::File, operator).await
+}
+
+/// `POST /api/v1/reload/undo`: applies the configuration before the last reload again.
+pub(super) async fn undo_reload(
+    Operator(operator): Operator,
+    State(app): State<App>,
+) -> Result<Json<ReloadReply>, ApiError> {
+    reload_from(&app, ReloadFrom::Previous, operator).await
+}
+
+async fn reload_from(app: &App, from: ReloadFrom, operator: Arc<str>) -> Result<Json<ReloadReply>, ApiError> {
+    let reload = app.control.order(|answer| Order::Reload { from, operator, answer });
     reload.await.map(Json).map_err(|refusal| refused(&refusal))
+}
+
+/// `POST /api/v1/reload/plan`: what a reload would change. An operator's request, as errors show lines of the file.
+pub(super) async fn plan_reload(
+    Operator(_): Operator,
+    State(app): State<App>,
+) -> Result<Json<ReloadPlanReply>, ApiError> {
+    let plan = app.control.order(|answer| Order::PlanReload { answer });
+    plan.await.map(Json).map_err(|refusal| refused(&refusal))
 }
 
 /// `POST /api/v1/drain`: as SIGTERM.
@@ -168,6 +191,11 @@ fn refused(refusal: &Refusal) -> ApiError {
             "invalid_configuration",
             &**problems,
             "nothing has changed; `pointsman check` reports the same problems",
+        ),
+        Refusal::NothingToUndo => conflict(
+            "nothing_to_undo",
+            "no reload has changed the configuration since the start",
+            "`pointsman reload` applies the file",
         ),
         Refusal::NotPossible(why) => conflict("not_possible", why, "nothing has changed"),
         Refusal::Ending => conflict("draining", "the process is ending", "SIGTERM ends it at once"),

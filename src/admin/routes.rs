@@ -23,6 +23,8 @@ macro_rules! operations {
             config: GET "/api/v1/config" => process::config,
             check: POST path::CHECK => checks::check,
             reload: POST path::RELOAD => process::reload,
+            plan_reload: POST path::RELOAD_PLAN => process::plan_reload,
+            undo_reload: POST path::RELOAD_UNDO => process::undo_reload,
             hand_over: POST path::HAND_OVER => process::hand_over,
             drain: POST path::DRAIN => process::drain,
             drain_forecast: GET path::DRAIN => drain::forecast,

@@ -25,7 +25,8 @@ pub(crate) use connection::{
 pub(crate) use history::{BackendTrack, HistoryReply, LatencyTrack, PoolTrack, Track};
 pub(crate) use problems::{CapacityInfo, ProblemInfo, ProblemsReply};
 pub(crate) use process::{
-    Acknowledgement, DrainForecastReply, DrainReply, ErrorDetail, ErrorReply, HandOverReply, Hello, Lagged, ReloadReply, Skipped,
+    Acknowledgement, DrainForecastReply, DrainReply, ErrorDetail, ErrorReply, HandOverReply, Hello, Lagged,
+    PlannedChange, ReloadPlanReply, ReloadReply, Skipped,
 };
 pub(crate) use replicas::{
     AllReplicasReply, ReplicaChange, ReplicaFailure, ReplicaGroup, ReplicaInfo, ReplicaList, ReplicaNames,

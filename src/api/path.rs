@@ -24,6 +24,10 @@ pub(crate) const STORY: &str = "/api/v1/story";
 pub(crate) const CHECK: &str = "/api/v1/check";
 /// Reads the configuration again.
 pub(crate) const RELOAD: &str = "/api/v1/reload";
+/// Shows what a reload would change.
+pub(crate) const RELOAD_PLAN: &str = "/api/v1/reload/plan";
+/// Applies the configuration before the last reload again.
+pub(crate) const RELOAD_UNDO: &str = "/api/v1/reload/undo";
 /// Hands over to another process.
 pub(crate) const HAND_OVER: &str = "/api/v1/hand-over";
 /// Ends the process in an orderly way.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, Word};
+use crate::config::ChangedKey;
 use crate::domain::DrainForecast;
 
 /// The reply of `/heartbeat` and `/ready` when the answer is yes.
@@ -26,6 +27,35 @@ pub(crate) struct ReloadReply {
     pub pools: usize,
     /// The changed parts that take effect after a restart.
     pub restart: Vec<Word>,
+}
+
+/// What a reload would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct ReloadPlanReply {
+    /// The parts of the configuration that differ; empty: none.
+    pub changes: Vec<PlannedChange>,
+    /// The changed parts that would take effect after a restart.
+    pub restart: Vec<Word>,
+}
+
+/// A part of the configuration that a reload would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct PlannedChange {
+    /// The part: `runtime`, `log`, `admin`, `listeners.NAME` or `pools.NAME`.
+    pub part: String,
+    /// `added`, `removed` or `changed`.
+    #[cfg_attr(test, schemars(extend("enum" = ["added", "removed", "changed"])))]
+    pub change: Word,
+    /// The keys whose values differ, if it is changed. Possible secrets are masked.
+    pub keys: Vec<ChangedKey>,
+    /// The open connections of the listener or of the pool.
+    pub open: u64,
+    /// What happens to them; empty if the part has no connections.
+    pub effect: String,
 }
 
 /// A hand-over that begins.

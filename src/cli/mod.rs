@@ -133,7 +133,7 @@ enum Command {
     /// Check backends of a running instance now
     Recheck(operate::RecheckArgs),
     /// Reload the configuration of a running instance: apply all of it, or nothing, and print the errors
-    Reload(instance::RemoteArgs),
+    Reload(operate::ReloadArgs),
     /// Print the last lines of a running instance's log, and follow it
     Logs(logs::LogsArgs),
     /// List the open connections of a running instance

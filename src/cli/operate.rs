@@ -6,8 +6,12 @@ use hyper::Method;
 use super::instance::{RemoteArgs, block_on};
 use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadReply, StatusReply, path};
+use crate::api::{
+    BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadPlanReply, ReloadReply, StatusReply, Word, path,
+};
 use crate::domain::AdminState;
+use crate::humanize::count;
+use crate::names;
 use crate::remote::Remote;
 
 #[derive(Debug, Args)]
@@ -54,6 +58,18 @@ pub(super) struct RecheckArgs {
     /// A pool, or one backend of it; without it, all are checked
     #[arg(value_name = "POOL[/BACKEND]")]
     target: Option<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    /// Change nothing; print what a reload would change, and what happens to the open connections
+    #[arg(long)]
+    plan: bool,
+    /// Apply the configuration before the last reload again; the file stays as it is
+    #[arg(long, conflicts_with = "plan")]
+    undo: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -173,22 +189,62 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
     print(if lines.is_empty() { "no backends to check\n" } else { &lines })
 }
 
-pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {
-    let remote = args.remote()?;
-    let text = block_on(async { Ok(remote.send(Method::POST, path::RELOAD).await?) })?;
-    if args.json {
+pub(super) fn reload(args: &ReloadArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    let path = match (args.plan, args.undo) {
+        (true, _) => path::RELOAD_PLAN,
+        (_, true) => path::RELOAD_UNDO,
+        (false, false) => path::RELOAD,
+    };
+    let text = block_on(async { Ok(remote.send(Method::POST, path).await?) })?;
+    if args.remote.json {
         return print_json(&text);
     }
+    if args.plan {
+        return print(&plan_in_words(&remote.read(&text)?));
+    }
     let applied: ReloadReply = remote.read(&text)?;
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut words = format!(
-        "the configuration is applied: {}, {}\n",
-        count(applied.listeners, "listener"),
-        count(applied.pools, "pool")
+        "the configuration {}is applied: {}, {}\n",
+        if args.undo { "before the last reload " } else { "" },
+        count(applied.listeners as u64, "listener"),
+        count(applied.pools as u64, "pool")
     );
-    if !applied.restart.is_empty() {
-        let parts = terminal::clean(&applied.restart.join(", "));
-        words.push_str(&format!("takes effect after a restart only: {parts}\n"));
+    words.push_str(&after_restart(&applied.restart));
+    if args.undo {
+        words.push_str("the file has another one, which the next reload applies\n");
     }
     print(&words)
+}
+
+/// The changed parts that take effect after a restart, as a line; empty if there are none.
+fn after_restart(parts: &[Word]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!("takes effect after a restart only: {}\n", terminal::clean(&parts.join(", ")))
+}
+
+/// The longest value that is shown whole.
+const LONGEST_VALUE: usize = 60;
+
+fn plan_in_words(plan: &ReloadPlanReply) -> String {
+    let value = |value: &Option<String>| match value {
+        None => "(absent)".to_owned(),
+        Some(value) => names::shortened(&terminal::clean(value), LONGEST_VALUE).into_owned(),
+    };
+    let mut words = String::new();
+    for change in &plan.changes {
+        words.push_str(&terminal::clean(&format!("{} {}", change.part, change.change)));
+        if !change.effect.is_empty() {
+            words.push_str(&terminal::clean(&format!(": {}", change.effect)));
+        }
+        words.push('\n');
+        for key in &change.keys {
+            let (key, before, after) = (terminal::clean(&key.key), value(&key.before), value(&key.after));
+            words.push_str(&format!("  {key}: {before} → {after}\n"));
+        }
+    }
+    words.push_str(&after_restart(&plan.restart));
+    if plan.changes.is_empty() { "a reload would change nothing\n".to_owned() } else { words }
 }

@@ -15,9 +15,9 @@ use super::hand_over::{self, HandOverResult, Invoked, ProcessRole};
 use super::{Exit, Failure, RunArgs, check, init, instance, service_manager};
 use crate::admin;
 use crate::admin::access::Access;
-use crate::admin::control::{Control, Order, Refusal};
+use crate::admin::control::{Control, Order, Refusal, ReloadFrom};
 use crate::admin::server::Bound;
-use crate::api::{DrainReply, HandOverReply, ReloadReply};
+use crate::api::{DrainReply, HandOverReply, ReloadPlanReply, ReloadReply};
 use crate::config::{self, Admin, Config};
 use crate::domain::{Cause, ConfigProblem, Event};
 use crate::hand_over::service_manager as passed_sockets;
@@ -156,13 +156,17 @@ async fn live(
             signal = signals.end() => break signal.into(),
             _ = hand_overs.recv() => (invoked.start(file), "SIGUSR2".into()),
             _ = reloads.recv() => {
-                let _ = reload(&mut supervisor, file, log, &access, &"SIGHUP".into()).await;
+                let _ = reload(&mut supervisor, ReloadFrom::File, file, log, &access, &"SIGHUP".into()).await;
                 service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
                 continue;
             }
             Some(order) = orders.next() => match order {
-                Order::Reload { operator, answer } => {
-                    let _ = answer.send(reload(&mut supervisor, file, log, &access, &operator).await);
+                Order::PlanReload { answer } => {
+                    let _ = answer.send(plan_reload(&supervisor, file));
+                    continue;
+                }
+                Order::Reload { from, operator, answer } => {
+                    let _ = answer.send(reload(&mut supervisor, from, file, log, &access, &operator).await);
                     service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
                     continue;
                 }
@@ -245,27 +249,35 @@ async fn bind(
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
 }
 
-/// Reads the configuration again and applies it, or changes nothing and returns the reason. `by` names the operator
-/// or the signal, for the log.
+/// Applies another configuration, or changes nothing and returns the reason. `by` names the operator or the signal, for
+/// the log.
 async fn reload(
     supervisor: &mut Supervisor,
+    from: ReloadFrom,
     file: Option<&Path>,
     log: &log::Guard,
     access: &Access,
     by: &Arc<str>,
 ) -> Result<ReloadReply, Refusal> {
     service_manager::reloading();
-    let reloaded = try_reload(supervisor, file, log, access, by).await;
-    let reloads = &supervisor.overview().reloads;
-    reloads.note(reloaded.is_ok());
-    if let Err(Refusal::Invalid(why) | Refusal::NotPossible(why)) = &reloaded {
-        reloads.reject(why.lines().next().unwrap_or_default());
-    }
+    let reloaded = match from {
+        ReloadFrom::File => {
+            let reloaded = reload_file(supervisor, file, log, access, by).await;
+            let reloads = &supervisor.overview().reloads;
+            reloads.note(reloaded.is_ok());
+            if let Err(Refusal::Invalid(why) | Refusal::NotPossible(why)) = &reloaded {
+                reloads.reject(&format!("a reload was refused: {}", why.lines().next().unwrap_or_default()));
+            }
+            reloaded
+        }
+        ReloadFrom::Previous => undo_reload(supervisor, file, log, access, by).await,
+    };
     service_manager::ready(supervisor.overview());
     reloaded
 }
 
-async fn try_reload(
+/// Reads the configuration again and applies it.
+async fn reload_file(
     supervisor: &mut Supervisor,
     file: Option<&Path>,
     log: &log::Guard,
@@ -276,25 +288,65 @@ async fn try_reload(
         warn!("reload refused: this instance has no configuration file");
         return Err(Refusal::NoFile);
     };
-    let journal = supervisor.overview().journal.clone();
     let name: Arc<str> = file.display().to_string().into();
-    let refused = |problems| {
-        journal.record(Event::ReloadRefused { by: Arc::clone(by), config: Arc::clone(&name), problems });
-    };
-    let config = match config::load(file) {
-        Ok(config) => config,
+    match config::load(file) {
+        Ok(config) => put_in_effect(supervisor, config, &name, log, access, by).await,
         Err(report) => {
             let wrong = |problem: &config::Problem| ConfigProblem {
                 line: problem.at.map(|at| at.line),
                 column: problem.at.map(|at| at.column),
                 message: Cause::from(&problem.message),
             };
-            refused(report.problems().iter().map(wrong).collect());
-            return Err(Refusal::Invalid(report.to_string()));
+            let problems = report.problems().iter().map(wrong).collect();
+            let event = Event::ReloadRefused { by: Arc::clone(by), config: name, problems };
+            supervisor.overview().journal.record(event);
+            Err(Refusal::Invalid(report.to_string()))
         }
-    };
+    }
+}
+
+/// Applies the configuration before the last reload again.
+async fn undo_reload(
+    supervisor: &mut Supervisor,
+    file: Option<&Path>,
+    log: &log::Guard,
+    access: &Access,
+    by: &Arc<str>,
+) -> Result<ReloadReply, Refusal> {
+    let file = file.ok_or(Refusal::NoFile)?;
+    let config = supervisor.previous().cloned().ok_or(Refusal::NothingToUndo)?;
+    let name = format!("{} as it was before the last reload", file.display()).into();
+    let undone = put_in_effect(supervisor, config, &name, log, access, by).await?;
+    let reloads = &supervisor.overview().reloads;
+    reloads.note(true);
+    // A second undo may return to it.
+    if config::load(file).map_or(true, |of_file| of_file != *supervisor.config()) {
+        reloads.reject(&format!("{by} returned to the configuration before the last reload"));
+    }
+    Ok(undone)
+}
+
+/// What a reload would change.
+fn plan_reload(supervisor: &Supervisor, file: Option<&Path>) -> Result<ReloadPlanReply, Refusal> {
+    let config = config::load(file.ok_or(Refusal::NoFile)?);
+    let config = config.map_err(|report| Refusal::Invalid(report.to_string()))?;
+    let restart = needs_restart(supervisor.config(), &config).into_iter().map(Into::into).collect();
+    Ok(ReloadPlanReply { changes: supervisor.plan(&config), restart })
+}
+
+/// Puts a valid configuration, which `name` describes, in effect.
+async fn put_in_effect(
+    supervisor: &mut Supervisor,
+    config: Config,
+    name: &Arc<str>,
+    log: &log::Guard,
+    access: &Access,
+    by: &Arc<str>,
+) -> Result<ReloadReply, Refusal> {
+    let journal = supervisor.overview().journal.clone();
     let not_possible = |why: String| {
-        refused(vec![ConfigProblem { line: None, column: None, message: Cause::from(&why) }]);
+        let problems = vec![ConfigProblem { line: None, column: None, message: Cause::from(&why) }];
+        journal.record(Event::ReloadRefused { by: Arc::clone(by), config: Arc::clone(name), problems });
         Err(Refusal::NotPossible(why))
     };
     let rules = match Access::read_rules(config.admin.as_ref()) {
@@ -303,7 +355,7 @@ async fn try_reload(
     };
     let before = supervisor.config().clone();
     let (listeners, pools) = (config.listeners.len(), config.pools.len());
-    if let Err(error) = supervisor.apply(config.clone()).await {
+    if let Err(error) = supervisor.reload(config.clone()).await {
         return not_possible(error.to_string());
     }
     // A removed admin server runs until the restart, and keeps its token.
@@ -316,7 +368,7 @@ async fn try_reload(
     let restart = needs_restart(&before, &config);
     journal.record(Event::ReloadApplied {
         by: Arc::clone(by),
-        config: name,
+        config: Arc::clone(name),
         listeners,
         pools,
         restart: restart.iter().copied().map(Into::into).collect(),

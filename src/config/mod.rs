@@ -6,6 +6,7 @@
 //! are not YAML or belong to another program.
 
 mod backend_name;
+mod changes;
 mod check;
 mod decode;
 mod env;
@@ -28,6 +29,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use backend_name::{BACKEND_NAME_RULE, is_backend_name};
+pub(crate) use changes::{ChangedKey, ConfigPart, PartChange, changes};
 pub use model::*;
 pub(crate) use problem::{ConfigErrors, Problem};
 pub(crate) use value::{backend_address, bind_address};
@@ -186,6 +188,10 @@ pub(crate) fn to_json(config: &Config) -> impl serde::Serialize + use<> {
 
 /// The same with possible secrets masked: the replicas' environment and command, and the bytes that a check sends.
 pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
+    outline(without_secrets(config))
+}
+
+fn without_secrets(config: &Config) -> Config {
     let mut config = config.clone();
     for (_, pool) in &mut config.pools {
         if let Some(replicas) = &mut pool.replicas {
@@ -200,7 +206,7 @@ pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize 
             }
         }
     }
-    outline(config)
+    config
 }
 
 /// The same as [`to_json`] as YAML.

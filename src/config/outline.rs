@@ -21,6 +21,18 @@ impl Outline {
         Self::Text(text.as_ref().replace('$', "$$"))
     }
 
+    /// The keys of a map.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let entries = if let Self::Map(entries) = self { &entries[..] } else { &[] };
+        entries.iter().map(|(key, _)| &**key)
+    }
+
+    /// The value of a key of a map.
+    pub(super) fn get(&self, wanted: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else { return None };
+        entries.iter().find(|(key, _)| key == wanted).map(|(_, value)| value)
+    }
+
     /// The value as YAML in block style.
     pub(super) fn to_yaml(&self) -> String {
         let mut text = String::new();

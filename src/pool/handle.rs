@@ -11,7 +11,7 @@ use super::snapshot::{PoolSnapshot, PoolStatus};
 use super::state_machine::{PoolHandOver, PoolState};
 use super::task::{Task, shadowed_since_now};
 use super::totals::Former;
-use super::{Counters, Pool, Queue};
+use super::{Counters, Lifetimes, Pool, Queue};
 use crate::config;
 use crate::health::Pace;
 use crate::own::OwnAddresses;

@@ -510,7 +510,7 @@ fn a_rejected_reload_is_a_problem_until_the_next_one_is_applied() {
     let since = process.picture.clock;
     let why = Cause::from("x.yaml:1:1: unknown key");
     let found = process.after(7, |picture| picture.reload_rejected = Some((since, why)));
-    assert!(sentence(&found).ends_with("as a reload was refused: x.yaml:1:1: unknown key"));
+    assert!(sentence(&found).ends_with("is not the one in effect: x.yaml:1:1: unknown key"));
     assert_eq!(found[0].since.0, 10_000.0);
     assert_eq!(process.after(1, |picture| picture.reload_rejected = None), []);
 }

@@ -5,6 +5,7 @@ mod drain;
 pub(crate) mod files;
 mod hand_over;
 mod listener_task;
+mod plan;
 
 use std::io;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ const LAST_CHOICES: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     config: Config,
+    /// The configuration before the last reload that changed it.
+    previous: Option<Config>,
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
     pools: LiteMap<Arc<str>, pool::Handle>,
@@ -133,6 +136,7 @@ impl Supervisor {
         let mut supervisor = Self {
             overview: Arc::new(Overview::new(empty.clone(), state, limit, shared, handles)),
             config: empty,
+            previous: None,
             workers: Arc::new(workers),
             pools: LiteMap::new(),
             replicas: LiteMap::new(),
@@ -162,9 +166,24 @@ impl Supervisor {
         &self.config
     }
 
+    /// The configuration before the last reload that changed it.
+    pub(crate) fn previous(&self) -> Option<&Config> {
+        self.previous.as_ref()
+    }
+
+    /// Applies `config` in place of the current configuration. After an error, nothing has changed.
+    pub(crate) async fn reload(&mut self, config: Config) -> Result<(), Error> {
+        let before = self.config.clone();
+        self.apply(config).await?;
+        if self.config != before {
+            self.previous = Some(before);
+        }
+        Ok(())
+    }
+
     /// Applies `config`. Steps that can fail come first, so that a failure changes nothing. The parts that both
     /// configurations share are not interrupted.
-    pub(crate) async fn apply(&mut self, config: Config) -> Result<(), Error> {
+    async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
         self.listen_on(&addresses).await;

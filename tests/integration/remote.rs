@@ -301,6 +301,57 @@ fn a_reload_is_applied_or_refused_with_all_problems() {
 }
 
 #[test]
+fn a_plan_tells_what_a_reload_would_change_and_an_undo_returns() {
+    let (lb, backends) = start("", "");
+    let (code, _, error) = run(&lb, &["reload", "--undo"]);
+    assert!(code == 1 && error.contains("no reload has changed the configuration"), "{code} {error}");
+    let held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
+    eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
+    assert_eq!(run(&lb, &["reload", "--plan"]).1, "a reload would change nothing\n");
+    let before = config(&backends, "", "");
+    let leaving = format!(", {{address: {}, name: b b}}", backends[1].address);
+    let after = config(&backends, ", balance: weighted, on_leave: {close: 10s}", "runtime: {workers: 1}");
+    let after = after.replace(&leaving, "").replace("pools:", "  more: {bind: 127.0.0.1:0, pool: web}\npools:");
+    let after = after.replace("listeners: {web: {bind: 127.0.0.1:0, pool: web}}", "listeners:\n  web: {bind: 127.0.0.1:0, pool: web}");
+    assert_ne!(before, after);
+    lb.rewrite(&after);
+    let (code, out, error) = run(&lb, &["reload", "--plan"]);
+    for words in [
+        "listeners.more added: it begins to accept connections",
+        "pools.web changed: b b leaves; its open connections (1) are closed over 10s; settings apply to new connections",
+        "  balance: round-robin → weighted",
+        "  on_leave: {close: 5m} → {close: 10s}",
+        "takes effect after a restart only: runtime.workers",
+    ] {
+        assert!(code == 0 && out.contains(words), "{words} is not in\n{out}{error}");
+    }
+    let (_, json, _) = run(&lb, &["reload", "--plan", "--json"]);
+    let plan: Value = serde_json::from_str(&json).unwrap();
+    let pool = plan["changes"].as_array().unwrap().iter().find(|change| change["part"] == "pools.web").unwrap();
+    assert_eq!((&pool["change"], &pool["open"]), (&"changed".into(), &2.into()));
+    // A plan changes nothing.
+    assert_eq!(lb.backends().len(), 2);
+    assert!(lb.logged(&["reload applied"]).is_empty(), "{}", lb.log());
+    drop(held);
+
+    let of_pool = || lb.status()["pools"][0]["algorithm"].as_str().unwrap().to_owned();
+    assert_eq!(run(&lb, &["reload"]).0, 0);
+    eventually("b b has left", || (lb.backends().len() == 1).then_some(()));
+    let (code, out, error) = run(&lb, &["reload", "--undo"]);
+    assert!(code == 0 && out.starts_with("the configuration before the last reload is applied"), "{out}{error}");
+    assert_eq!((of_pool(), lb.backends().len()), ("round-robin".into(), 2));
+    let (code, out, _) = run(&lb, &["doctor"]);
+    assert!(code == 1 && out.contains("returned to the configuration before the last reload"), "{out}");
+    // A second undo undoes the first, and a reload applies the file.
+    assert_eq!((run(&lb, &["reload", "--undo"]).0, of_pool()), (0, "weighted".into()));
+    assert_eq!((run(&lb, &["reload"]).0, of_pool()), (0, "weighted".into()));
+    assert_eq!(run(&lb, &["doctor"]).0, 0);
+    lb.rewrite("listeners: {web: {bind: nowhere}}\n");
+    let (code, out, error) = run(&lb, &["reload", "--plan"]);
+    assert!(code == 1 && out.is_empty() && error.contains("bind"), "{out}{error}");
+}
+
+#[test]
 fn a_change_needs_the_token_of_the_instance() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");

@@ -112,6 +112,23 @@ pub(super) fn reload(o: &mut Operation<'_>) {
         .errors(&[409, 422]);
 }
 
+pub(super) fn plan_reload(o: &mut Operation<'_>) {
+    o.about("process", "What a reload would change, and which open connections that concerns.")
+        .description("Reads the file, and changes nothing. Errors are those of a reload.")
+        .reply(200, "The changes; none if the list is empty.")
+        .errors(&[409, 422]);
+}
+
+pub(super) fn undo_reload(o: &mut Operation<'_>) {
+    o.about("process", "Apply the configuration before the last reload again.")
+        .description(
+            "The file stays as it is, and the next reload applies it. A second undo returns to the configuration before the \
+             first. 409: no reload has changed anything, or the configuration cannot be put to work.",
+        )
+        .reply(200, "The configuration before is in force.")
+        .errors(&[409, 422]);
+}
+
 pub(super) fn hand_over(o: &mut Operation<'_>) {
     o.about("process", "Hand over to a process that waits at a Unix socket, as `pointsman run --take-over` does.")
         .description(
