@@ -11,7 +11,7 @@ use super::Client;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub(crate) struct DrainForecast {
+pub struct DrainForecast {
     /// Connections that are open.
     pub open: u64,
     /// The age of the oldest, in milliseconds; null: none is open.
@@ -32,7 +32,7 @@ pub(crate) struct DrainForecast {
 /// An open connection that is idle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct IdleConnection {
+pub struct IdleConnection {
     /// Its number.
     pub conn: u64,
     /// Its client.

@@ -18,6 +18,8 @@ const MAJOR_VERSION: u8 = 3;
 const LONGEST_RECORD: usize = 1 << 14;
 /// The type of the message.
 const CLIENT_HELLO: u8 = 1;
+/// The bytes before the body of a message: its type and its length.
+const MESSAGE_HEADER: usize = 4;
 /// The extension with the server name.
 const SERVER_NAME: u16 = 0;
 /// The extension with the application protocols.
@@ -102,6 +104,27 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, PrefaceError> {
         }
     }
     needs_more
+}
+
+/// Whether `bytes` are a ClientHello or the beginning of one, and nothing else: without a record after it, such as one of
+/// early data (RFC 8446, section 4.2.10).
+pub(crate) fn is_alone(bytes: &[u8]) -> bool {
+    if bytes.get(5) != Some(&CLIENT_HELLO) || bytes.len() > LONGEST {
+        return false;
+    }
+    let (mut records, mut message) = (Parser(bytes), Vec::new());
+    loop {
+        match record(&mut records) {
+            Ok(Some(content)) => message.extend_from_slice(content),
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    match body(&message) {
+        Ok(Some(body)) => records.0.is_empty() && message.len() == MESSAGE_HEADER + body.len(),
+        Ok(None) => true,
+        Err(_) => false,
+    }
 }
 
 /// The content of the next record; `None`: it is not complete.

@@ -18,6 +18,18 @@ pub(crate) fn cancel_request(bytes: &[u8]) -> Option<[u8; CANCEL_REQUEST]> {
     bytes.try_into().ok().filter(|_| bytes.starts_with(&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e]))
 }
 
+/// Whether `bytes` are a request for encryption and nothing else.
+pub(crate) fn is_request(bytes: &[u8]) -> bool {
+    [SSL_REQUEST, GSS_REQUEST].iter().any(|request| bytes == request)
+}
+
+/// Whether `bytes` are a whole startup message (of protocol version 3) and nothing else. The server answers it before the
+/// client may go on.
+pub(crate) fn is_startup(bytes: &[u8]) -> bool {
+    let Some(([a, b, c, d, 0, 3], _)) = bytes.split_first_chunk() else { return false };
+    u32::from_be_bytes([*a, *b, *c, *d]) as usize == bytes.len()
+}
+
 /// What the first bytes of a client are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstBytes {
@@ -54,6 +66,16 @@ mod tests {
         for other in [&request[..15], &[&request[..], b"x"].concat(), &[0; 16]] {
             assert_eq!(cancel_request(other), None);
         }
+    }
+
+    #[test]
+    fn a_startup_message_is_recognized_whole() {
+        let startup = [&[0, 0, 0, 22, 0, 3, 0, 0][..], b"user\0postgres\0"].concat();
+        let startup = [&[0, 0, 0, startup.len() as u8][..], &startup[4..]].concat();
+        assert!(is_startup(&startup));
+        assert!(!is_startup(&startup[..startup.len() - 1]) && !is_startup(&[&startup[..], b"Q"].concat()));
+        assert!(!is_startup(&SSL_REQUEST) && !is_startup(b"") && !is_startup(b"GET / "));
+        assert!(is_request(&SSL_REQUEST) && is_request(&GSS_REQUEST) && !is_request(&startup));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct Caller<'a> {
     pub(super) header: Option<&'a ProxyHeader>,
     /// Its ClientHello, if that was read before it was routed.
     pub(super) hello: Option<&'a Hello>,
+    /// The backends that ended its connection before their first byte, each with its key.
+    pub(super) unanswered: &'a [(u64, FailedAttempt)],
     /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
     pub(super) context: &'a WorkerContext,
@@ -157,6 +159,8 @@ impl<'a> Search<'a> {
             // Clients of a Unix socket cannot be distinguished.
             Client::Unix => caller.context.random.borrow_mut().next_u64(),
         };
+        let mut tried: Vec<_> = caller.unanswered.iter().map(|(key, _)| *key).collect();
+        tried.sort_unstable();
         Self {
             caller,
             settings,
@@ -164,9 +168,9 @@ impl<'a> Search<'a> {
             snapshot: caller.pool.snapshot(),
             full: Full::default(),
             overflows: false,
-            tried: Vec::new(),
+            tried,
             queue_full: None,
-            failed: Vec::new(),
+            failed: caller.unanswered.iter().map(|(_, attempt)| attempt.clone()).collect(),
             queued: None,
         }
     }

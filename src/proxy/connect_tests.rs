@@ -77,6 +77,7 @@ fn an_empty_pool_rejects_a_client_at_once_even_if_others_wait() {
             has_sent: false,
             header: None,
             hello: None,
+            unanswered: &[],
             lease: &Cell::new(None),
             context: &WorkerContext::new(
                 0,

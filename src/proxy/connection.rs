@@ -26,13 +26,14 @@ use super::no_backend;
 use super::preface::{HeaderSource, Preface};
 use super::progress::{CloseRequest, Phase, Progress, Relayed};
 use super::relay::Relay;
+use super::replay::{Harmless, Replay, Sent};
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
 use crate::config;
 use crate::domain::{
-    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Rejection, Route, Stage,
-    TcpSides,
+    Cause, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, FailedAttempt,
+    Rejection, Route, Stage, TcpSides,
 };
 use crate::pool::{Choice, Failure, Pool};
 use crate::protocol::postgres;
@@ -83,6 +84,14 @@ struct Closed {
     kernel: Option<TcpSides>,
 }
 
+/// How a relay ended.
+enum RelayEnd {
+    /// The connection has ended.
+    Closed(Closed),
+    /// The backend ended it before its first byte, and another one can get what the client has sent.
+    Unanswered(CloseReason, Box<Sent>),
+}
+
 impl Connection {
     fn new(
         context: Rc<WorkerContext>,
@@ -119,12 +128,21 @@ impl Connection {
                     _ => self.choose_pool(None)?,
                 };
                 preface.rest = self.preread(pool, preface.rest).await?;
-                let (backend, preread) = self.route_and_connect(pool, preface).await?;
-                self.copy_cancel_request(pool, &preread);
-                Ok((open, slot, backend, preread))
+                let backend = self.route_and_connect(pool, &preface).await?;
+                self.copy_cancel_request(pool, &preface.rest);
+                let harmless = self.progress.relayed().map(|relayed| Harmless::of(&relayed.settings));
+                let (preread, replay) = Replay::new(harmless, preface, Vec::new());
+                Ok((open, slot, backend, preread, replay))
             });
-            let (_open, _slot, backend, preread) = begin.await?;
-            Ok(self.relay(&backend, preread).await)
+            let (_open, _slot, mut backend, mut preread, mut replay) = begin.await?;
+            loop {
+                let (reason, sent) = match self.relay(&backend, preread, replay).await {
+                    RelayEnd::Closed(closed) => return Ok(closed),
+                    RelayEnd::Unanswered(reason, sent) => (reason, sent),
+                };
+                // On the heap, as before.
+                (backend, preread, replay) = Box::pin(self.replay(&backend, reason, sent)).await?;
+            }
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
     }
@@ -161,26 +179,38 @@ impl Connection {
         }
     }
 
-    /// Chooses a backend of the pool and connects to it, or rejects the client. Also returns the bytes that were read.
-    async fn route_and_connect(&self, pool: &Pool, preface: Preface) -> Result<(Stream, Vec<u8>), Closed> {
-        let has_sent = !preface.rest.is_empty();
-        let caller = Caller {
+    /// The connection as `connect` needs it.
+    fn caller<'a>(
+        &'a self,
+        pool: &'a Pool,
+        preface: &'a Preface,
+        unanswered: &'a [(u64, FailedAttempt)],
+        lease: &'a Cell<Option<Lease>>,
+    ) -> Caller<'a> {
+        Caller {
             conn: self.progress.conn,
             accepted: self.progress.accepted,
             pool,
             peer: self.progress.client.get(),
             stream: &self.client,
-            has_sent,
+            has_sent: !preface.rest.is_empty(),
             header: preface.header.as_deref(),
             hello: preface.hello.as_deref(),
-            lease: &self.lease,
+            unanswered,
+            lease,
             context: &self.context,
-        };
+        }
+    }
+
+    /// Chooses a backend of the pool and connects to it, or rejects the client.
+    async fn route_and_connect(&self, pool: &Pool, preface: &Preface) -> Result<Stream, Closed> {
+        let caller = self.caller(pool, preface, &[], &self.lease);
+        let has_sent = caller.has_sent;
         let reason = match self.unless_closing(connect::connect(&caller)).await {
             Ok(Ok(mut connected)) => {
                 connected.route.proxy = preface.proxy;
                 connected.route.cancel_request = self.cancel_request(pool, &preface.rest).is_some();
-                return Ok((self.routed(pool, connected), preface.rest));
+                return Ok(self.routed(pool, connected));
             }
             // The client left while it waited.
             Ok(Err(NotConnected { reason: CloseReason::ClientClosed, .. })) => CloseReason::ClientClosed,
@@ -192,6 +222,70 @@ impl Connection {
             Err(request) => carry_out(request, &[&self.client]),
         };
         Err(self.closed(reason, None))
+    }
+
+    /// Connects to another backend, as `backend` has ended the connection before its first byte, for which the client is not
+    /// to suffer. If none can be reached, the connection ends as that backend ended it.
+    async fn replay(
+        &self,
+        backend: &Stream,
+        reason: CloseReason,
+        mut sent: Box<Sent>,
+    ) -> Result<(Stream, Vec<u8>, Replay), Closed> {
+        let as_it_ended = || {
+            if reason == CloseReason::BackendReset {
+                sockets::reset_on_close(&self.client);
+            }
+            self.closed(reason, Some(backend))
+        };
+        let (Some(pool), Some(failed)) = (self.progress.pool(), self.unanswered(reason)) else {
+            return Err(as_it_ended());
+        };
+        sent.unanswered.push(failed);
+        // The lease on the first backend is dropped when its end is counted.
+        let lease = Cell::new(None);
+        let caller = self.caller(pool, &sent.preface, &sent.unanswered, &lease);
+        match self.unless_closing(connect::connect(&caller)).await {
+            Ok(Ok(mut connected)) => {
+                connected.route.proxy = sent.preface.proxy;
+                self.leave_backend(pool, reason);
+                self.lease.set(lease.take());
+                let stream = self.routed(pool, connected);
+                let (preread, replay) = sent.again();
+                Ok((stream, preread, replay))
+            }
+            Ok(Err(NotConnected { reason: left @ (CloseReason::ClientClosed | CloseReason::ClientReset), .. })) => {
+                Err(self.closed(left, Some(backend)))
+            }
+            Ok(Err(_)) => Err(as_it_ended()),
+            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), Some(backend))),
+        }
+    }
+
+    /// The failed attempt of a backend that has ended the connection before its first byte, with its key.
+    fn unanswered(&self, reason: CloseReason) -> Option<(u64, FailedAttempt)> {
+        let relayed = self.progress.relayed()?;
+        let how = if reason == CloseReason::BackendReset { "reset" } else { "closed" };
+        let attempt = FailedAttempt {
+            backend: Arc::clone(&relayed.backend.name),
+            address: relayed.backend.address.clone(),
+            error: Cause::from(format!("{how} the connection before its first byte")),
+            took: relayed.at.elapsed(),
+        };
+        Some((relayed.backend.key, attempt))
+    }
+
+    /// Counts the end of the connection to a backend that has sent nothing; the client's connection continues.
+    fn leave_backend(&self, pool: &Pool, reason: CloseReason) {
+        if let Some(relayed) = self.progress.relayed() {
+            self.judge(&relayed, reason, Moment::now());
+        }
+        if let Some(relayed) = self.progress.leave_backend() {
+            relayed.flow.closed(reason);
+        }
+        if self.lease.take().is_some() {
+            pool.queue.notify_first();
+        }
     }
 
     /// The cancel request of a PostgreSQL client, if it has sent one.
@@ -233,8 +327,14 @@ impl Connection {
     }
 
     /// Relays until both directions have ended, one side has failed, or a close is requested.
-    fn relay<'a>(&'a self, backend: &'a Stream, preread: Vec<u8>) -> impl Future<Output = Closed> + 'a {
+    fn relay<'a>(
+        &'a self,
+        backend: &'a Stream,
+        preread: Vec<u8>,
+        replay: Replay,
+    ) -> impl Future<Output = RelayEnd> + 'a {
         let mut relay = Relay::new(&self.client, backend, &self.progress, &self.context.buffers, preread);
+        relay.allow_replay(replay);
         if self.settings.bandwidth.is_some() {
             relay.limit_bandwidth();
         }
@@ -244,7 +344,13 @@ impl Connection {
                 Poll::Ready(request) => Poll::Ready(Err(request)),
                 Poll::Pending => relay.poll(cx).map(Ok),
             });
-            let relayed = match relayed.await {
+            let relayed = relayed.await;
+            if let Ok(ended) = &relayed
+                && let Some((reason, sent)) = relay.unanswered(ended)
+            {
+                return RelayEnd::Unanswered(reason, sent);
+            }
+            let relayed = match relayed {
                 Ok(Err(broken)) => Box::pin(self.unless_closing(relay.flush_before_reset(broken))).await,
                 Ok(Ok(reason)) => Ok(reason),
                 Err(request) => Err(request),
@@ -256,7 +362,7 @@ impl Connection {
                 Ok(_) => {}
                 Err(request) => drop(carry_out(request, &[&self.client, backend])),
             }
-            closed
+            RelayEnd::Closed(closed)
         }
     }
 

@@ -41,6 +41,7 @@ mod preface;
 pub(crate) mod progress;
 mod record;
 pub(crate) mod relay;
+mod replay;
 mod routing;
 pub(crate) mod sockets;
 pub(crate) mod splice;

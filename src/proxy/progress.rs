@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::clock::{Moment, ShortTime, WholeSeconds};
+use super::failure_penalty;
 use super::idle_timer::{IdleLimits, IdleStep, IdleTimer};
 use super::listener::Listener;
 use super::routing::Assignment;
@@ -206,6 +207,30 @@ impl Progress {
             if let Some(relayed) = self.relayed() {
                 relayed.answered(now);
             }
+        }
+    }
+
+    /// Whether the backend has sent a byte.
+    pub(super) fn has_answer(&self) -> bool {
+        self.first_byte.get().is_some()
+    }
+
+    /// Whether it was routed so recently that a backend that ends it now cannot have served it.
+    pub(super) fn is_recently_routed(&self) -> bool {
+        self.relayed().is_some_and(|relayed| relayed.at.elapsed() < failure_penalty::AT_ONCE)
+    }
+
+    /// Leaves the relay to a backend that has sent nothing; another backend follows. Returns what was relayed to it.
+    pub(super) fn leave_backend(&self) -> Option<Relayed> {
+        if let Some(relayed) = self.relayed() {
+            self.count_bytes(&relayed.flow);
+        }
+        self.bytes_in.set(0);
+        self.first_closed.set(None);
+        self.watch.set(Watch { counted: (0, 0), ..self.watch.get() });
+        match self.enter(Phase::Connecting) {
+            Phase::Relaying(relayed, _) => Some(relayed),
+            Phase::Connecting | Phase::Rejected(_) | Phase::Closed => None,
         }
     }
 

@@ -18,6 +18,7 @@ use socket2::SockRef;
 use super::busy_poll::Pulse;
 use super::idle_probe::{IdleProbe, ProbeResult, delivered};
 use super::progress::Progress;
+use super::replay::{Replay, Sent};
 use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
@@ -81,6 +82,8 @@ pub struct Relay<'a> {
     buffers: &'a RelayBuffers,
     up: Direction,
     down: Direction,
+    /// What the client has sent, until the backend's first byte.
+    replay: Replay,
     keepalive_set: bool,
     idle_probe: IdleProbe,
     watches: Option<Box<Watches<'a>>>,
@@ -142,6 +145,7 @@ impl<'a> Relay<'a> {
             buffers,
             up: Direction { kept: preread, ..Direction::default() },
             down: Direction::default(),
+            replay: Replay::Impossible,
             keepalive_set: false,
             idle_probe: IdleProbe::default(),
             watches: None,
@@ -149,6 +153,11 @@ impl<'a> Relay<'a> {
         };
         relay.half(Side::Client).received(relay.up.kept.len());
         relay
+    }
+
+    /// Keeps what the client sends in `replay`, which has the bytes that the relay began with.
+    pub(super) fn allow_replay(&mut self, replay: Replay) {
+        self.replay = replay;
     }
 
     /// Applies the listener's bandwidth limits.
@@ -183,8 +192,11 @@ impl<'a> Relay<'a> {
             Some([up, down]) => (Some(up), Some(down)),
             None => (None, None),
         };
-        self.up.run(upward, up, cx)?;
-        self.down.run(downward, down, cx)?;
+        self.up.run(upward, up, &mut self.replay, cx)?;
+        self.down.run(downward, down, &mut Replay::Impossible, cx)?;
+        if self.replay.is_possible() && self.progress.has_answer() {
+            self.replay = Replay::Impossible; // frees its memory
+        }
         let first = &self.progress.first_closed;
         if first.get().is_none() {
             first.set(match (self.up.ended, self.down.ended) {
@@ -192,6 +204,9 @@ impl<'a> Relay<'a> {
                 (_, true) => Some(CloseReason::BackendClosed),
                 (false, false) => None,
             });
+        }
+        if self.replay.is_possible() && self.down.ended && !self.up.ended && self.progress.is_recently_routed() {
+            return Poll::Ready(Ok(CloseReason::BackendClosed));
         }
         match (first.get(), self.up.passed_on(), self.down.passed_on()) {
             // Closing the two sockets shuts both down.
@@ -211,6 +226,23 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Err(Broken(Side::Backend)));
         }
         Poll::Pending
+    }
+
+    /// What the client has sent, if the backend has ended the relay before its first byte and another backend can get it;
+    /// and how it ended it.
+    pub(super) fn unanswered(
+        &mut self,
+        ended: &Result<CloseReason, Broken>,
+    ) -> Option<(CloseReason, Box<Sent>)> {
+        let reason = match ended {
+            Ok(CloseReason::BackendClosed) => CloseReason::BackendClosed,
+            Err(Broken(Side::Backend)) => CloseReason::BackendReset,
+            Ok(_) | Err(Broken(Side::Client)) => return None,
+        };
+        if self.up.ended || self.progress.has_answer() {
+            return None;
+        }
+        Some((reason, self.replay.take()?))
     }
 
     /// Whether a side broke; the task will be woken if it does.
@@ -289,7 +321,7 @@ impl Direction {
     async fn flush_before_reset(&mut self, half: Half<'_>) {
         loop {
             half.progress.moved.set(false);
-            let done = poll_fn(|cx| match self.run(half, None, cx) {
+            let done = poll_fn(|cx| match self.run(half, None, &mut Replay::Impossible, cx) {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
@@ -307,6 +339,7 @@ impl Direction {
         &mut self,
         half: Half<'_>,
         mut throttle: Option<&mut Throttle>,
+        replay: &mut Replay,
         cx: &mut Context<'_>,
     ) -> Result<(), Broken> {
         let mut moved = 0;
@@ -337,7 +370,8 @@ impl Direction {
                 }
             };
             self.throttled = false;
-            let read = if self.burst { self.splice(half, most) } else { self.copy(half, most) };
+            let read =
+                if self.burst { self.splice(half, most, replay) } else { self.copy(half, most, replay) };
             if let Some(throttle) = &mut throttle {
                 throttle.read(read.as_ref().map_or(0, |read| *read));
             }
@@ -368,11 +402,12 @@ impl Direction {
 
     /// One read of at most `most` bytes into the worker's buffer and one write; the bytes that the receiver does not
     /// take are kept.
-    fn copy(&mut self, half: Half<'_>, most: usize) -> Result<usize, Failed> {
+    fn copy(&mut self, half: Half<'_>, most: usize, replay: &mut Replay) -> Result<usize, Failed> {
         let mut buffer = half.buffers.buffer.borrow_mut();
         let most = most.min(buffer.len());
         let read = half.sender.read(&mut buffer[..most]).map_err(Failed::Read)?;
         if read > 0 {
+            replay.add(&buffer[..read]);
             // The last bytes leave in one packet with the FIN: `shut_down` follows at once.
             let push = if read < most && half.sender.finished() { Push::WithNext } else { Push::Now };
             let taken = match half.receiver.write(&buffer[..read], push) {
@@ -389,14 +424,16 @@ impl Direction {
         Ok(read)
     }
 
-    /// One read of at most `most` bytes into the pipe; [`flush`](Self::flush) passes it on.
-    fn splice(&mut self, half: Half<'_>, most: usize) -> Result<usize, Failed> {
+    /// One read of at most `most` bytes into the pipe; [`flush`](Self::flush) passes it on. The bytes are not seen here:
+    /// before a burst, more were sent than can be sent again.
+    fn splice(&mut self, half: Half<'_>, most: usize, replay: &mut Replay) -> Result<usize, Failed> {
+        *replay = Replay::Impossible;
         if self.pipe.is_none() {
             self.pipe = half.buffers.pipes.take().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
             self.burst = false; // all pipes are in use
-            return self.copy(half, most);
+            return self.copy(half, most, replay);
         };
         let read = half.sender.fill(pipe, most).map_err(Failed::Read)?;
         self.judge(read < SMALL, CALM);

@@ -84,7 +84,7 @@ impl Supervisor {
             if elapsed >= limits.timeout {
                 return false;
             }
-            if !cutting && elapsed + limits.spread() >= limits.timeout {
+            if !cutting && elapsed + limits.spread_time() >= limits.timeout {
                 cutting = true;
                 let over = limits.timeout - elapsed;
                 self.workers.iter().for_each(|worker| worker.handle().close_over(CUT, over));

@@ -59,6 +59,7 @@ mod reference;
 mod relay;
 mod reload;
 mod remote;
+mod replay;
 mod replicas;
 mod routing;
 mod service_manager;

@@ -155,7 +155,7 @@ impl DemoStage {
 
     /// Applies a configuration like a reload: open connections stay open.
     async fn reload(&mut self, wanted: Config) -> Result<(), Refused> {
-        let result = self.supervisor.apply(wanted).await;
+        let result = self.supervisor.reload(wanted).await;
         self.supervisor.overview().reloads.note(result.is_ok());
         result.map_err(|error| Refused::NotDone(error.to_string()))
     }

@@ -44,6 +44,11 @@ settings! {
         panic: Percent => share(Percent(0)), default Percent(0);
         /// How a backend is connected to.
         connect: Connect => table(), absent Connect::default();
+        /// Which clients are connected to another backend if theirs accepts the connection and ends it before its first
+        /// byte. harmless: those that have asked for nothing yet, as they have sent nothing, a ClientHello, or the first
+        /// message of a PostgreSQL client. always: all that have sent at most 16 KiB, for services in which a request may be
+        /// carried out twice. never: none.
+        replay: Replay => word(), default Replay::Harmless;
         /// When a connection is given up.
         timeouts: Timeouts => table(), absent Timeouts::default();
         /// Idle time before TCP keepalive probes to the backends, and to the clients of listeners without a setting of
@@ -383,6 +388,19 @@ settings! {
         /// connection that finds all of them full (`limits.connections`) and no place in the queue, or waits there for
         /// `limits.queue_timeout`, as nginx does; HAProxy's way is down.
         when: BackupWhen => word(), default BackupWhen::Full;
+    }
+}
+
+words! {
+    /// What is sent to another backend (`replay`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Replay {
+        /// What asks for nothing yet.
+        Harmless = "harmless",
+        /// Everything.
+        Always = "always",
+        /// Nothing.
+        Never = "never",
     }
 }
 

@@ -64,7 +64,7 @@ settings! {
 
 impl Drain {
     /// The last part of the timeout, in which connections are reset.
-    pub(crate) fn spread(&self) -> Duration {
+    pub(crate) fn spread_time(&self) -> Duration {
         self.spread.unwrap_or(self.timeout / 10).min(self.timeout)
     }
 }
