@@ -87,6 +87,9 @@ impl Replay {
 
     /// Adds bytes that the client has sent.
     pub(super) fn add(&mut self, bytes: &[u8]) {
+        if !self.is_possible() {
+            return;
+        }
         *self = match std::mem::replace(self, Self::Impossible) {
             Self::Impossible => Self::Impossible,
             Self::Nothing(harmless) if harmless.allows(bytes) => {

@@ -90,7 +90,7 @@ fn a_client_that_has_sent_nothing_gets_another_backend() {
         for reason in ["backend_reset", "connect_failed"] {
             assert_eq!(metric(&format!("pointsman_client_visible_failures_total{{pool=\"p\",reason=\"{reason}\"}}")), 0.0);
         }
-        assert_eq!(metric("pointsman_retried_failures_total{pool=\"p\"}"), 1.0);
+        assert_eq!(metric("pointsman_failures_retried_total{pool=\"p\"}"), 1.0);
     }
 }
 
