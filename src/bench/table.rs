@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::report::{BackendShares, BenchReport, Percentiles};
 use crate::humanize::{percent, time, unlisted};
+use crate::names::shortened;
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 40;
@@ -180,7 +181,7 @@ fn write_backends(backends: &BackendShares, times: bool, to: &mut String) -> std
         let failed = share.failed.map_or("-".to_owned(), |failed| failed.to_string());
         let line = format!(
             "  {:<width$} {:>11} {:>8} {mean:>8} {failed:>7}  {}",
-            share.name,
+            shortened(&share.name, NAME - 2),
             share.requests,
             percent(share.share),
             bar(share.requests, most),

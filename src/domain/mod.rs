@@ -34,7 +34,7 @@ pub(crate) use check::{CheckFailure, CheckKind, CheckStep};
 pub use client::Client;
 pub(crate) use close_reason::CloseReason;
 pub(crate) use connection::{ConnectedBackend, ConnectionEnd, ConnectionRecord, Stage, TcpInfo, TcpSides};
-pub use drain::{DrainForecast, IdleConnection};
+pub(crate) use drain::{DrainForecast, IdleConnection};
 pub(crate) use ending::Ending;
 pub(crate) use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub(crate) use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};

@@ -73,7 +73,7 @@ fn open_connections_are_listed_oldest_first_and_counted_beyond_the_limit() {
     let again = table.enter(&open[0]);
     assert_eq!(table.open(), 6);
     let now = began + Duration::from_millis(10);
-    assert_eq!(table.oldest(now.into()), Some(Duration::from_millis(9)));
+    assert_eq!(table.ages(&ConnectionFilter::default(), now.into()).oldest, Some(Duration::from_millis(9)));
     let listed = |filter: &ConnectionFilter, limit| {
         let (list, total) = table.list(filter, limit);
         (list.iter().map(|record| record.conn).collect::<Vec<_>>(), total)

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::report::{EventFigures, Figures, ScenarioFacts, SimulationReport, Spread};
 use crate::humanize::{percent, time, unlisted};
+use crate::names::shortened;
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 24;
@@ -117,7 +118,7 @@ fn write_backends(figures: &Figures, to: &mut String) -> std::fmt::Result {
         writeln!(
             to,
             "  {:<width$} {:>12} {:>8} {:>9} {:>8} {:>6}",
-            backend.name,
+            shortened(&backend.name, NAME - 2),
             backend.connections,
             percent(backend.share),
             percent(backend.promised),
