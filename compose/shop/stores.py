@@ -30,9 +30,10 @@ def secret(variable):
 def database(url=None):
     """A new connection to the database of the URL, by default that of DATABASE."""
     password = secret("DATABASE_PASSWORD_FILE")
-    # The encoding, as texts are bytes without one (SQL_ASCII, the server's default in the locale C).
+    # A server that is gone refuses at once; one that answers late is busy, and its customer rather waits than fails. The
+    # encoding, as texts are bytes without one (SQL_ASCII, the server's default in the locale C).
     return psycopg.connect(
-        url or os.environ["DATABASE"], password=password, connect_timeout=3, client_encoding="utf8", row_factory=dict_row
+        url or os.environ["DATABASE"], password=password, connect_timeout=10, client_encoding="utf8", row_factory=dict_row
     )
 
 

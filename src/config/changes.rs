@@ -203,8 +203,8 @@ pools:
                 "runtime: drain.timeout 10s > 20s",
                 "listeners.new added",
                 "listeners.old removed",
-                "pools.web: balance round-robin > least-connections; health.0.every 2s > 3s",
                 "pools.new added",
+                "pools.web: balance round-robin > least-connections; health.0.every 2s > 3s",
                 "pools.old removed",
             ]
         );

@@ -10,7 +10,7 @@ use super::*;
 
 /// Every key that can be written, each at least once.
 const EVERYTHING: &str = r"
-runtime: {state: s, workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, records: 9, drain: {grace: 0s, timeout: 1s}}
+runtime: {state: s, workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, records: 9, drain: {grace: 0s, timeout: 1s, spread: 1s}}
 log: {level: info, format: text, directory: logs, rotation: daily, max_size: 100MiB, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
