@@ -5,7 +5,8 @@ use axum::Router;
 use axum::routing::{MethodFilter, on};
 
 use super::{
-    App, backends, checks, connections, drain, events, logs, pools, problems, process, replicas, shadow, story, why,
+    App, backends, checks, connections, drain, events, logs, pools, problems, process, replicas, shadow,
+    story, why,
 };
 use crate::api::path;
 

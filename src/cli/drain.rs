@@ -184,7 +184,8 @@ async fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
         print_json(&text)?;
     } else {
         let begun: DrainReply = remote.read(&text)?;
-        let limit = humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
+        let limit =
+            humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
         print(&format!("draining: {}, with {limit} to finish\n", connections(begun.open)))?;
     }
     if !args.wait {

@@ -7,7 +7,8 @@ use super::instance::{RemoteArgs, block_on};
 use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{
-    BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadPlanReply, ReloadReply, StatusReply, Word, path,
+    BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadPlanReply, ReloadReply, StatusReply, Word,
+    path,
 };
 use crate::domain::AdminState;
 use crate::humanize::count;

@@ -62,7 +62,8 @@ pub(crate) fn changes(before: &Config, after: &Config) -> Vec<(ConfigPart, PartC
         all.extend(change.map(|change| (ConfigPart::Section(name), change)));
     }
     let empty = Outline::Map(Vec::new());
-    let named = |name: &str| [&old, &new].map(|outline| section(outline, name).unwrap_or_else(|| empty.clone()));
+    let named =
+        |name: &str| [&old, &new].map(|outline| section(outline, name).unwrap_or_else(|| empty.clone()));
     let [old, new] = named("listeners");
     for name in names(&old, &new) {
         let change = part_change(old.get(name), new.get(name));
@@ -144,7 +145,10 @@ fn changed_secrets(before: &Pool, after: &Pool) -> Vec<ChangedKey> {
     [
         (both && env(before) != env(after), "replicas.env"),
         (both && command(before) != command(after), "replicas.command"),
-        (sent(before).len() == sent(after).len() && sent(before) != sent(after), "health: what an exchange check sends"),
+        (
+            sent(before).len() == sent(after).len() && sent(before) != sent(after),
+            "health: what an exchange check sends",
+        ),
     ]
     .into_iter()
     .filter(|(changed, _)| *changed)
@@ -223,7 +227,9 @@ pools:
 
     #[test]
     fn a_changed_secret_is_told_and_not_shown() {
-        let with = |secret: &str| BEFORE.replace("http: /health", &format!("exchange: {{send: \"{secret}\", expect: ok}}"));
+        let with = |secret: &str| {
+            BEFORE.replace("http: /health", &format!("exchange: {{send: \"{secret}\", expect: ok}}"))
+        };
         let told = of(&with("one"), &with("two"));
         assert!(told.len() == 1 && told[0].contains("what an exchange check sends *** > ***"), "{told:?}");
         assert!(!told[0].contains("one") && !told[0].contains("two"), "{told:?}");

@@ -165,7 +165,9 @@ impl CloseReason {
     /// Whether Pointsman ended the connection for a cause that lies outside of it: it would have lasted longer.
     pub fn is_cut(self) -> bool {
         match self {
-            Self::BackendDown | Self::BackendLeft | Self::Operator | Self::DrainTimeout | Self::Internal => true,
+            Self::BackendDown | Self::BackendLeft | Self::Operator | Self::DrainTimeout | Self::Internal => {
+                true
+            }
             Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::BackendReset => false,
             Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
             Self::ConnectFailed | Self::NoBackend | Self::Limited => false,

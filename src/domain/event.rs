@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, Resolution, SocketAddress,
-    StateReason,
+    AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, Resolution,
+    SocketAddress, StateReason,
 };
 
 /// Something that happened. In JSON, `kind` names the variant.

@@ -44,7 +44,8 @@ impl Overview {
         selected: ConnectionFilter,
         left: Option<Duration>,
     ) -> DrainForecast {
-        let ages = self.one_at_a_time(async move |handles: Vec<WorkerHandle>| open_ages(&handles, selected).await);
+        let ages =
+            self.one_at_a_time(async move |handles: Vec<WorkerHandle>| open_ages(&handles, selected).await);
         forecast(ages.await, left)
     }
 }

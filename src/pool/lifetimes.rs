@@ -169,7 +169,8 @@ pub(crate) fn expect(pools: &[(LifeTable, Ages)], limit: Option<Duration>) -> Ex
     });
     Expected {
         observed: pools.iter().map(|(table, _)| table.finished).sum(),
-        most_after: (open > 0 && left(limit) <= wanted).then(|| first_time(limit, |time| left(time) <= wanted)),
+        most_after: (open > 0 && left(limit) <= wanted)
+            .then(|| first_time(limit, |time| left(time) <= wanted)),
         at_limit: at_limit.sum(),
     }
 }

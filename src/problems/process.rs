@@ -63,8 +63,7 @@ fn overflows(sight: &Sight<'_>) -> Option<Finding> {
 
 fn reload_rejected(sight: &Sight<'_>) -> Option<Finding> {
     let (since, why) = sight.picture.reload_rejected.as_ref()?;
-    let sentence =
-        format!("the configuration in the file is not the one in effect: {why}");
+    let sentence = format!("the configuration in the file is not the one in effect: {why}");
     let hint = "`pointsman check` lists everything that is wrong with the file, `pointsman reload --plan` what it would \
                 change; then `pointsman reload`. A restart reads the file, too";
     let finding = of_process(ProblemKind::ReloadRejected, Severity::Warning, sentence, hint);

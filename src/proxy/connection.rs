@@ -254,9 +254,10 @@ impl Connection {
                 let (preread, replay) = sent.again();
                 Ok((stream, preread, replay))
             }
-            Ok(Err(NotConnected { reason: left @ (CloseReason::ClientClosed | CloseReason::ClientReset), .. })) => {
-                Err(self.closed(left, Some(backend)))
-            }
+            Ok(Err(NotConnected {
+                reason: left @ (CloseReason::ClientClosed | CloseReason::ClientReset),
+                ..
+            })) => Err(self.closed(left, Some(backend))),
             Ok(Err(_)) => Err(as_it_ended()),
             Err(request) => Err(self.closed(carry_out(request, &[&self.client]), Some(backend))),
         }

@@ -205,7 +205,11 @@ impl<'a> Relay<'a> {
                 (false, false) => None,
             });
         }
-        if self.replay.is_possible() && self.down.ended && !self.up.ended && self.progress.is_recently_routed() {
+        if self.replay.is_possible()
+            && self.down.ended
+            && !self.up.ended
+            && self.progress.is_recently_routed()
+        {
             return Poll::Ready(Ok(CloseReason::BackendClosed));
         }
         match (first.get(), self.up.passed_on(), self.down.passed_on()) {

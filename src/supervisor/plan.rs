@@ -36,7 +36,8 @@ impl Supervisor {
 
     /// The open connections of a listener, and what happens to them.
     fn listener_effect(&self, name: &Arc<str>, change: &PartChange) -> (u64, String) {
-        let open = self.listeners.get(name).map_or(0, |running| running.listener_task.listener.active() as u64);
+        let open =
+            self.listeners.get(name).map_or(0, |running| running.listener_task.listener.active() as u64);
         let effect = match change {
             PartChange::Added => "it begins to accept connections".to_owned(),
             PartChange::Removed => format!("it accepts no new connections; open ones ({open}) continue"),
@@ -69,7 +70,11 @@ impl Supervisor {
                 if keys.iter().any(|key| !key.key.starts_with("discover")) {
                     effects.push("settings apply to new connections".to_owned());
                 }
-                if effects.is_empty() { format!("open connections ({open}) continue") } else { effects.join("; ") }
+                if effects.is_empty() {
+                    format!("open connections ({open}) continue")
+                } else {
+                    effects.join("; ")
+                }
             }
             _ => {
                 let on_leave = before.map_or(Policy::Keep, |pool| pool.on_leave);
@@ -94,7 +99,10 @@ fn leaves(entry: &Entry, after: &config::Pool) -> bool {
     };
     let reports = |word: &Arc<str>| {
         **word == *SourceKey::Operator.word()
-            || after.discover.iter().any(|source| *SourceKey::from(source).word() == **word && is_listed(source))
+            || after
+                .discover
+                .iter()
+                .any(|source| *SourceKey::from(source).word() == **word && is_listed(source))
     };
     !entry.sources.is_empty() && !entry.sources.iter().any(reports)
 }

@@ -7,7 +7,8 @@ use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{
-    AdminState, BackendState, ConfigProblem, DrainForecast, Endpoint, Event, ServingTier, SocketAddress, Trouble,
+    AdminState, BackendState, ConfigProblem, DrainForecast, Endpoint, Event, ServingTier, SocketAddress,
+    Trouble,
 };
 
 impl Event {
@@ -96,10 +97,15 @@ impl Event {
                 info!(open, %grace, %timeout, by = &**by, "drain started");
             }
             Self::DrainProgress { forecast } => {
-                let DrainForecast { open, oldest_ms, time_left_ms, most_finished_ms, at_limit, .. } = forecast;
+                let DrainForecast { open, oldest_ms, time_left_ms, most_finished_ms, at_limit, .. } =
+                    forecast;
                 let idle = forecast.longest_idle.first();
-                let (client, idle_ms) = (idle.map(|idle| display(idle.client)), idle.map(|idle| idle.idle_ms));
-                info!(open, oldest_ms, time_left_ms, most_finished_ms, at_limit, client, idle_ms, "drain progress");
+                let (client, idle_ms) =
+                    (idle.map(|idle| display(idle.client)), idle.map(|idle| idle.idle_ms));
+                info!(
+                    open,
+                    oldest_ms, time_left_ms, most_finished_ms, at_limit, client, idle_ms, "drain progress"
+                );
             }
             Self::DrainDone { cut: None } => info!("drain done"),
             Self::DrainDone { cut: Some(cut) } => {

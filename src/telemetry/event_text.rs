@@ -126,13 +126,18 @@ impl DrainForecast {
         }
         let mut parts = vec![format!("{open}{left}")];
         match self.most_finished_ms {
-            Some(time) if self.open == 1 => parts.push(format!("expected to finish within {}", millis(time as f64))),
+            Some(time) if self.open == 1 => {
+                parts.push(format!("expected to finish within {}", millis(time as f64)))
+            }
             Some(time) => parts.push(format!("95 % expected to finish within {}", millis(time as f64))),
-            None if self.time_left_ms.is_none() => parts.push("most are expected to stay open for weeks".to_owned()),
+            None if self.time_left_ms.is_none() => {
+                parts.push("most are expected to stay open for weeks".to_owned())
+            }
             None => {}
         }
         if self.at_limit > 0 && self.time_left_ms.is_some() {
-            let idle = |one: &IdleConnection| format!("{} idle for {}", one.client, millis(one.idle_ms as f64));
+            let idle =
+                |one: &IdleConnection| format!("{} idle for {}", one.client, millis(one.idle_ms as f64));
             let named: Vec<_> = self.longest_idle.iter().map(idle).collect();
             let more = usize::try_from(self.at_limit).unwrap_or(usize::MAX).saturating_sub(named.len());
             let names = match (named.is_empty(), more) {
@@ -247,10 +252,7 @@ mod tests {
                 "the hand-over failed, and this process continues: no memory",
             ),
             (Event::TookOver { process: 12, addresses: 1 }, "took over 1 address from process 12"),
-            (
-                Event::DrainProgress { forecast: DrainForecast::default() },
-                "draining: 0 open connections",
-            ),
+            (Event::DrainProgress { forecast: DrainForecast::default() }, "draining: 0 open connections"),
             (Event::DrainDone { cut: None }, "drained: all connections finished"),
             (Event::DrainDone { cut: Some(1) }, "drain timed out: 1 connection reset"),
         ] {
@@ -286,7 +288,10 @@ mod tests {
                 "22 open connections, 30m left; 95 % expected to finish within 4m; 1 expected to reach the time limit: \
                  10.0.0.9:4711 idle for 2h",
             ),
-            (unknown, "22 open connections, 30m left; no connection has finished yet, so there is no forecast"),
+            (
+                unknown,
+                "22 open connections, 30m left; no connection has finished yet, so there is no forecast",
+            ),
             (one, "1 open connection, 30m left; expected to finish within 4m"),
             (
                 many,

@@ -11,7 +11,8 @@ use tracing::level_filters::LevelFilter;
 use super::log_fields::TextFields;
 use crate::domain::{
     AdminState, BackendState, CheckFailure, CheckKind, Client, ConfigProblem, DrainForecast, EjectionReason,
-    Ending, Endpoint, Event, Failure, HealthFailure, IdleConnection, Resolution, ServingTier, SocketAddress, StateReason, Trouble,
+    Ending, Endpoint, Event, Failure, HealthFailure, IdleConnection, Resolution, ServingTier, SocketAddress,
+    StateReason, Trouble,
 };
 use crate::testing::Written;
 use crate::testing::reference::{assert_current, cell};

@@ -180,7 +180,10 @@ fn a_forecast_follows_from_how_long_connections_have_lasted() {
     let lb = lb(&echo, "{timeout: 30s}");
     let mut open: Vec<_> = (0..5).map(|_| connect(&lb)).collect();
     let before = forecast(&lb);
-    assert_eq!((&before["open"], &before["observed"], &before["at_limit"]), (&5.into(), &0.into(), &5.into()));
+    assert_eq!(
+        (&before["open"], &before["observed"], &before["at_limit"]),
+        (&5.into(), &0.into(), &5.into())
+    );
     assert!(before["sentence"].as_str().unwrap().contains("there is no forecast"), "{before}");
     for _ in 0..50 {
         connect(&lb);
@@ -192,7 +195,10 @@ fn a_forecast_follows_from_how_long_connections_have_lasted() {
         (now["at_limit"] == 5).then_some(now)
     });
     let sentence = last["sentence"].as_str().unwrap();
-    assert!(sentence.contains("5 open connections, 30 s left; 5 expected to reach the time limit, among them"), "{last}");
+    assert!(
+        sentence.contains("5 open connections, 30 s left; 5 expected to reach the time limit, among them"),
+        "{last}"
+    );
     let named = last["longest_idle"].as_array().unwrap();
     assert_eq!(named.len(), 3);
     let ours: Vec<_> = open.iter().map(|stream| stream.local_addr().unwrap().to_string()).collect();
@@ -205,7 +211,11 @@ fn a_forecast_follows_from_how_long_connections_have_lasted() {
     // Of a backend: on_drain keeps its connections, so that they have no limit.
     let (status, body) = lb.get(&format!("/api/v1/drain?pool=p&backend={}", echo.address));
     let of_backend: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status, &of_backend["open"], &of_backend["time_left_ms"]), (200, &5.into(), &().into()), "{body}");
+    assert_eq!(
+        (status, &of_backend["open"], &of_backend["time_left_ms"]),
+        (200, &5.into(), &().into()),
+        "{body}"
+    );
     assert_eq!(lb.get("/api/v1/drain?pool=p&backend=other").0, 200);
     assert_eq!((lb.get("/api/v1/drain?pool=q").0, lb.get("/api/v1/drain?backend=a").0), (404, 400));
 }
@@ -223,7 +233,9 @@ fn the_last_connections_are_reset_one_by_one_and_idle_ones_first() {
             loop {
                 if let Some(pause) = pause {
                     std::thread::sleep(pause);
-                    let _ = stream.write_all(b"y");
+                    if stream.write_all(b"y").is_err() {
+                        return Instant::now();
+                    }
                 }
                 match stream.read(&mut [0]) {
                     Ok(1..) => {}

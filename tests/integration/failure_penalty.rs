@@ -1,37 +1,11 @@
 //! Failure penalties: backends that accept connections and then fail them get fewer connections.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::support::peers::{connect, reset};
+use crate::support::peers::{Server, connect, reset};
 use crate::support::{Lb, eventually, static_list};
-
-/// A server that holds the only handle of its connections, so that it can reset them.
-struct Server {
-    address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn new(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { address: listener.local_addr().unwrap(), accepted: Arc::default() };
-        let accepted = Arc::clone(&server.accepted);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                accepted.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || serve(stream));
-            }
-        });
-        server
-    }
-
-    fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
-    }
-}
 
 fn balancing(servers: &[&Server], pool: &str) -> Lb {
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();

@@ -181,7 +181,16 @@ fn every_response_matches_its_schema() {
     send("POST", "/api/v1/check", "/api/v1/check", "{}", 200);
     send("POST", "/api/v1/check", "/api/v1/check", r#"{"pool": "web", "host": 1}"#, 422);
     send("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
+    let (plan, undo) = ("/api/v1/reload/plan", "/api/v1/reload/undo");
+    send("POST", undo, undo, "", 409);
+    let before = std::fs::read_to_string(lb.folder().join("pointsman.yaml")).unwrap();
+    lb.rewrite(&format!("{before}\nruntime: {{records: 99}}\n"));
+    let planned = send("POST", plan, plan, "", 200);
+    assert!(planned.contains("records"), "{planned}");
+    send("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
+    send("POST", undo, undo, "", 200);
     lb.rewrite("listeners: {}");
+    send("POST", plan, plan, "", 422);
     send("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
     let problems = "/api/v1/problems";
     eventually("that is a problem", || lb.get(problems).1.contains("reload_rejected").then_some(()));
@@ -250,6 +259,11 @@ fn every_response_matches_its_schema() {
     let hand_over = "/api/v1/hand-over";
     send("POST", hand_over, hand_over, r#"{"socket": "/nonexistent/socket"}"#, 409);
     send("POST", hand_over, hand_over, r#"{"socket": 1}"#, 422);
+    let drain = "/api/v1/drain";
+    send("GET", drain, drain, "", 200);
+    send("GET", drain, "/api/v1/drain?pool=web&backend=new", "", 200);
+    send("GET", drain, "/api/v1/drain?pool=nobody", "", 404);
+    send("GET", drain, "/api/v1/drain?backend=new", "", 400);
     // The drain ends the process.
     send("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));

@@ -3,38 +3,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::support::backend::Backend;
-use crate::support::peers::{is_reset, reset};
+use crate::support::peers::{Server, is_reset, reset};
 use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually};
 
-/// How a backend that serves nothing ends a connection.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Ends {
-    ByReset,
-    ByFin,
-    /// After it has read something.
-    AfterRequest,
-}
-
-/// A backend that ends each connection, and how many it had.
-fn ending(ends: Ends) -> (Backend, Arc<AtomicUsize>) {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
-    let backend = Backend::serving(move |mut stream: TcpStream| {
-        counter.fetch_add(1, SeqCst);
-        match ends {
-            Ends::ByReset => reset(stream),
-            Ends::ByFin => drop(stream),
-            Ends::AfterRequest => {
-                let _ = stream.read(&mut [0; 20_000]);
-                reset(stream);
-            }
-        }
-    });
-    (backend, count)
+/// Reads something, and resets the connection.
+fn reset_after_request(mut stream: TcpStream) {
+    let _ = stream.read(&mut [0; 20_000]);
+    reset(stream);
 }
 
 /// A backend that greets each client and then echoes.
@@ -66,32 +43,49 @@ fn read(stream: &mut TcpStream, expected: &[u8]) {
     assert_eq!(read, expected);
 }
 
-#[test]
-fn a_client_that_has_sent_nothing_gets_another_backend() {
-    for ends in [Ends::ByReset, Ends::ByFin] {
-        let ((first, count), second) = (ending(ends), greeting());
-        let lb = lb(first.address, second.address, "");
-        let mut client = connect_to(lb.address("l")).unwrap();
-        read(&mut client, b"hello ");
-        client.write_all(b"world").unwrap();
-        read(&mut client, b"world");
-        assert_eq!(count.load(SeqCst), 1);
-        let routed = lb.logged(&["routed conn="]);
-        assert!(routed.len() == 2 && routed[1].contains("attempts=2"), "{ends:?} {routed:?}");
-        assert!(routed[1].contains("before its first byte"), "{routed:?}");
-        assert!(lb.logged(&["closed conn="]).is_empty(), "{}", lb.log());
-        let (_, why) = lb.get("/api/v1/why?client=127.0.0.1");
-        assert!(why.contains("before its first byte") && why.contains("second"), "{why}");
-        drop(client);
-        let closed = lb.when_logged("closed conn=");
-        assert!(closed.contains("backend=second") && closed.contains("bytes_in=5 bytes_out=11"), "{closed}");
-        lb.when_idle();
-        let metric = |name: &str| lb.metric(name);
-        for reason in ["backend_reset", "connect_failed"] {
-            assert_eq!(metric(&format!("pointsman_client_visible_failures_total{{pool=\"p\",reason=\"{reason}\"}}")), 0.0);
-        }
-        assert_eq!(metric("pointsman_failures_retried_total{pool=\"p\"}"), 1.0);
+/// The server's end of the next connection, once the client is routed there for the `n`th time.
+fn routed_to(server: &TcpListener, lb: &Lb, n: usize) -> TcpStream {
+    let stream = accept_within(server).0;
+    lb.when_logged_times(n, &["routed conn="]);
+    stream
+}
+
+/// Asserts that the client was connected to the second backend, and that nothing counts as its failure.
+fn continues_on_the_second(lb: &Lb, mut client: TcpStream) {
+    read(&mut client, b"hello ");
+    client.write_all(b"world").unwrap();
+    read(&mut client, b"world");
+    let routed = lb.when_logged_times(2, &["routed conn="]).pop().unwrap();
+    assert!(routed.contains("attempts=2") && routed.contains("before its first byte"), "{routed}");
+    assert!(lb.logged(&["closed conn="]).is_empty(), "{}", lb.log());
+    let (_, why) = lb.get("/api/v1/why?client=127.0.0.1");
+    assert!(why.contains("before its first byte") && why.contains("second"), "{why}");
+    drop(client);
+    let closed = lb.when_logged("closed conn=");
+    assert!(closed.contains("backend=second") && closed.contains("bytes_in=5 bytes_out=11"), "{closed}");
+    lb.when_idle();
+    for reason in ["backend_reset", "connect_failed"] {
+        let series = format!("pointsman_client_visible_failures_total{{pool=\"p\",reason=\"{reason}\"}}");
+        assert_eq!(lb.metric(&series), 0.0);
     }
+    assert_eq!(lb.metric("pointsman_failures_retried_total{pool=\"p\"}"), 1.0);
+}
+
+#[test]
+fn a_client_that_has_sent_nothing_gets_another_backend_after_a_reset() {
+    let (first, second) = (TcpListener::bind("127.0.0.1:0").unwrap(), greeting());
+    let lb = lb(first.local_addr().unwrap(), second.address, "");
+    let client = connect_to(lb.address("l")).unwrap();
+    reset(routed_to(&first, &lb, 1));
+    continues_on_the_second(&lb, client);
+}
+
+#[test]
+fn a_client_that_has_sent_nothing_gets_another_backend_after_a_fin() {
+    let (first, second) = (Server::new(drop), greeting());
+    let lb = lb(first.address, second.address, "");
+    continues_on_the_second(&lb, connect_to(lb.address("l")).unwrap());
+    assert_eq!(first.accepted(), 1);
 }
 
 #[test]
@@ -103,7 +97,7 @@ fn a_client_hello_is_sent_to_another_backend_and_a_request_is_not() {
         (b"GET / HTTP/1.1\r\n\r\n", "", false),
         (b"GET / HTTP/1.1\r\n\r\n", ", replay: always", true),
     ] {
-        let ((first, count), second) = (ending(Ends::AfterRequest), Backend::echo());
+        let (first, second) = (Server::new(reset_after_request), Backend::echo());
         let lb = lb(first.address, second.address, settings);
         let mut client = connect_to(lb.address("l")).unwrap();
         client.write_all(sent).unwrap();
@@ -113,20 +107,21 @@ fn a_client_hello_is_sent_to_another_backend_and_a_request_is_not() {
             is_reset(&mut client);
             lb.when_logged("reason=backend_reset");
         }
-        assert_eq!(count.load(SeqCst), 1, "{settings}");
+        assert_eq!(first.accepted(), 1, "{settings}");
     }
 }
 
 #[test]
 fn without_another_backend_the_connection_ends_as_the_backend_ended_it() {
-    let ((first, count), (second, others)) = (ending(Ends::ByReset), ending(Ends::ByReset));
-    let lb = lb(first.address, second.address, "");
-    is_reset(&mut connect_to(lb.address("l")).unwrap());
-    assert_eq!((count.load(SeqCst), others.load(SeqCst)), (1, 1));
-    lb.when_logged("closed conn=1");
+    let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let lb = lb(first.local_addr().unwrap(), second.local_addr().unwrap(), "");
+    let mut client = connect_to(lb.address("l")).unwrap();
+    reset(routed_to(&first, &lb, 1));
+    reset(routed_to(&second, &lb, 2));
+    is_reset(&mut client);
     assert!(lb.when_logged("reason=backend_reset").contains("backend=second"), "{}", lb.log());
 
-    let (alone, _) = ending(Ends::ByFin);
+    let alone = Server::new(drop);
     let alone = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: [{{static: [{}]}}]}}}}",
         alone.address
@@ -145,10 +140,16 @@ fn a_backend_that_is_killed_costs_no_waiting_client_its_connection() {
     let lb = lb(first.local_addr().unwrap(), second.address, "");
     let mut clients: Vec<_> = (0..20).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     let held: Vec<_> = (0..20).map(|_| accept_within(&first).0).collect();
-    eventually("all are routed", || (lb.logged(&["routed conn=", "backend=first"]).len() == 20).then_some(()));
+    eventually("all are routed", || {
+        (lb.logged(&["routed conn=", "backend=first"]).len() == 20).then_some(())
+    });
     // A reset, however late it comes.
     drop(first);
     held.into_iter().for_each(reset);
+    // A byte that is sent before would be a request to the first one.
+    eventually("all are routed again", || {
+        (lb.logged(&["routed conn=", "backend=second"]).len() == 20).then_some(())
+    });
     for (n, client) in (0_u8..).zip(&mut clients) {
         client.write_all(&[n]).unwrap();
         read(client, &[n]);
