@@ -35,7 +35,7 @@ impl Overview {
         selected: ConnectionFilter,
         left: Option<Duration>,
     ) -> DrainForecast {
-        forecast(open_ages(&self.handles, selected).await, left)
+        forecast(&open_ages(&self.handles, selected).await, left)
     }
 
     /// The same for a request of an operator: at most one at a time runs.
@@ -46,7 +46,7 @@ impl Overview {
     ) -> DrainForecast {
         let ages =
             self.one_at_a_time(async move |handles: Vec<WorkerHandle>| open_ages(&handles, selected).await);
-        forecast(ages.await, left)
+        forecast(&ages.await, left)
     }
 }
 
@@ -72,7 +72,7 @@ async fn open_ages(workers: &[WorkerHandle], selected: ConnectionFilter) -> Open
     all
 }
 
-fn forecast(open: OpenAges, left: Option<Duration>) -> DrainForecast {
+fn forecast(open: &OpenAges, left: Option<Duration>) -> DrainForecast {
     let table = |ages: &PoolAges| (ages.pool.lifetimes.life_table(&ages.all), ages.selected);
     let pools: Vec<_> = open.pools.iter().filter(|ages| ages.selected.total() > 0).map(table).collect();
     let expected = lifetimes::expect(&pools, left);

@@ -127,11 +127,11 @@ impl DrainForecast {
         let mut parts = vec![format!("{open}{left}")];
         match self.most_finished_ms {
             Some(time) if self.open == 1 => {
-                parts.push(format!("expected to finish within {}", millis(time as f64)))
+                parts.push(format!("expected to finish within {}", millis(time as f64)));
             }
             Some(time) => parts.push(format!("95 % expected to finish within {}", millis(time as f64))),
             None if self.time_left_ms.is_none() => {
-                parts.push("most are expected to stay open for weeks".to_owned())
+                parts.push("most are expected to stay open for weeks".to_owned());
             }
             None => {}
         }
