@@ -131,7 +131,9 @@ impl DrainForecast {
             }
             Some(time) => parts.push(format!("95 % expected to finish within {}", millis(time as f64))),
             None if self.time_left_ms.is_none() => {
-                parts.push("most are expected to stay open for weeks".to_owned());
+                parts.push(
+                    "no end can be predicted: hardly a connection has lasted as long as they have".to_owned(),
+                );
             }
             None => {}
         }
@@ -297,7 +299,10 @@ mod tests {
                 many,
                 "22 open connections, 30m left; 9 expected to reach the time limit, among them 10.0.0.9:4711 idle for 2h",
             ),
-            (unlimited, "22 open connections; most are expected to stay open for weeks"),
+            (
+                unlimited,
+                "22 open connections; no end can be predicted: hardly a connection has lasted as long as they have",
+            ),
         ] {
             assert_eq!(forecast.sentence(), sentence);
         }

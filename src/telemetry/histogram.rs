@@ -11,8 +11,9 @@ const DECADE: [u64; 10] = [10, 12, 15, 20, 25, 30, 40, 50, 60, 80];
 const DECADES: usize = 7;
 /// The upper bounds of the buckets, in microseconds.
 const BOUNDS: [u64; DECADES * DECADE.len() + 1] = bounds();
-/// The last bucket has no bound.
-const BUCKETS: usize = BOUNDS.len() + 1;
+/// The last bucket has no bound. Not by `BOUNDS.len()`: the compiler would have to evaluate a function for the length of an
+/// array, which is a cycle for it with some optimizations (E0391).
+const BUCKETS: usize = DECADES * DECADE.len() + 2;
 
 /// The bounds that metrics have, in microseconds: from loopback to a far continent. Each backend has its own histograms,
 /// so each further bucket adds a line per backend to a scrape.

@@ -7,10 +7,12 @@ use super::*;
 use crate::engine::ROOT;
 use crate::support::{Limited, TOOL};
 
-/// The image of a Debian with systemd and two versions of the package. The context is a folder of its own, as that of the
-/// repository contains only what the program is built from.
-fn image() -> String {
-    let name = unique("package").to_lowercase();
+/// The name of the image. It is kept, as what an image consists of is removed with it, and would be built again for each run.
+const IMAGE: &str = "pointsman-package";
+
+/// Builds the image of a Debian with systemd and two versions of the package. The context is a folder of its own, as that of
+/// the repository contains only what the program is built from.
+fn build_image() {
     let context = tempfile::tempdir().unwrap();
     let copied = ["Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "packaging"];
     let from = |path: &&str| Path::new(ROOT).join(path);
@@ -19,21 +21,20 @@ fn image() -> String {
     assert!(copy.output_within(TOOL).unwrap().status.success());
     let file = format!("{ROOT}/tests/docker/package/Dockerfile");
     let context = context.path().to_str().unwrap();
-    // Without a name, the machine would be removed with the image, and installed again for each run.
+    // Without a name, the machine would be removed with an outdated image, and installed again.
     docker(&["build", "-q", "-t", "pointsman-machine", "--target", "machine", "-f", &file, context]);
-    docker(&["build", "-q", "-t", &name, "-f", &file, context]);
-    name
+    docker(&["build", "-q", "-t", IMAGE, "-f", &file, context]);
 }
 
 /// A container with systemd.
 struct Machine(Container);
 
 impl Machine {
-    fn boot(image: &str) -> Self {
+    fn boot() -> Self {
         let rights =
             ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined"];
         let folders = ["--tmpfs", "/run", "--tmpfs", "/run/lock", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"];
-        let rest = ["--cgroupns=host", "-e", "container=docker", image];
+        let rest = ["--cgroupns=host", "-e", "container=docker", IMAGE];
         let machine = Self(Container::run("systemd", &[&rights[..], &folders, &rest].concat()));
         eventually("systemd has started", || {
             let state = machine.output("systemctl is-system-running").1;
@@ -79,8 +80,8 @@ impl Machine {
 #[test]
 fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     let Some(_engine) = engine() else { return };
-    let image = image();
-    let machine = Machine::boot(&image);
+    build_image();
+    let machine = Machine::boot();
 
     machine.install("1.0.0");
     assert_eq!(
@@ -151,6 +152,4 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     machine.run("dpkg --purge pointsman");
     assert!(!machine.output("systemctl cat pointsman").0);
     assert!(!machine.output("test -e /etc/pointsman || test -e /usr/bin/pointsman").0);
-    drop(machine);
-    docker(&["rmi", "-f", &image]);
 }
