@@ -22,6 +22,7 @@ mod ring_hash;
 mod round_robin;
 pub(crate) mod shadow;
 mod source_hash;
+pub(crate) mod surplus;
 mod tournament;
 mod two;
 mod weighted;

@@ -103,14 +103,14 @@ async fn live(
     }
     let _dropped = AbortOnDropHandle::new(spawn(log::report_dropped()));
     let received = predecessor.as_deref_mut().map(Predecessor::receive).transpose();
-    let HandOver { mut sockets, pools, state } =
+    let HandOver { mut sockets, pools, state, next_conn } =
         received.map_err(|error| not_taken_over(&error))?.unwrap_or_default();
     if predecessor.is_none() {
         sockets = passed_sockets::passed().map_err(|error| {
             Failure::NotStarted(format!("the sockets of the service manager cannot be used: {error}"))
         })?;
     }
-    let mut inherited = Inherited::new(sockets, pools);
+    let mut inherited = Inherited::new(sockets, pools, next_conn);
     let offered: Vec<_> = inherited.sockets.places().cloned().collect();
     let state = open_state(config.runtime.state.as_deref(), state)?;
     let access = Access::default();

@@ -82,6 +82,10 @@ pub enum CloseReason {
     ///
     /// Remedy: none needed: the log names the operator.
     Operator,
+    /// It was idle, and its backend had more than its share of the connections (`rebalance`).
+    ///
+    /// Remedy: none needed: it is configured. If clients complain, raise `rebalance.idle`.
+    Rebalanced,
     /// The drain timeout expired.
     ///
     /// Remedy: raise `runtime.drain.timeout`, and the time that the service manager grants (`stop_grace_period` of
@@ -95,7 +99,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -112,6 +116,7 @@ impl CloseReason {
         Self::BackendDown,
         Self::BackendLeft,
         Self::Operator,
+        Self::Rebalanced,
         Self::DrainTimeout,
         Self::Internal,
     ];
@@ -135,6 +140,7 @@ impl CloseReason {
             Self::BackendDown => "backend_down",
             Self::BackendLeft => "backend_left",
             Self::Operator => "operator",
+            Self::Rebalanced => "rebalanced",
             Self::DrainTimeout => "drain_timeout",
             Self::Internal => "internal",
         }
@@ -153,7 +159,7 @@ impl CloseReason {
             | Self::Internal => true,
             Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Operator => false,
             Self::Denied | Self::PrefaceInvalid | Self::PrefaceTimeout => false,
-            Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
+            Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime | Self::Rebalanced => false,
         }
     }
 
@@ -165,9 +171,8 @@ impl CloseReason {
     /// Whether Pointsman ended the connection for a cause that lies outside of it: it would have lasted longer.
     pub fn is_cut(self) -> bool {
         match self {
-            Self::BackendDown | Self::BackendLeft | Self::Operator | Self::DrainTimeout | Self::Internal => {
-                true
-            }
+            Self::BackendDown | Self::BackendLeft | Self::Operator | Self::Rebalanced => true,
+            Self::DrainTimeout | Self::Internal => true,
             Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::BackendReset => false,
             Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
             Self::ConnectFailed | Self::NoBackend | Self::Limited => false,

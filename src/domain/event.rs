@@ -262,6 +262,26 @@ pub enum Event {
         /// Addresses whose listening sockets it took over.
         addresses: usize,
     },
+    /// A pool's connections are distributed unevenly: idle ones are moved (`rebalance`).
+    RebalanceStarted {
+        /// The pool.
+        pool: Arc<str>,
+        /// Connections above the shares of their backends.
+        surplus: u64,
+        /// Connections of these backends that can be closed now, as they are idle.
+        idle: u64,
+        /// How long it takes if enough connections become idle, in seconds.
+        seconds: u64,
+        /// Whether none is closed (`rebalance.dry_run`).
+        dry_run: bool,
+    },
+    /// A pool's connections are distributed evenly again.
+    RebalanceDone {
+        /// The pool.
+        pool: Arc<str>,
+        /// Connections that were closed.
+        closed: u64,
+    },
     /// The process stops accepting connections, now or after the grace period.
     DrainStarted {
         /// An operator, or a signal.
@@ -367,7 +387,9 @@ impl Event {
             | Self::ChecksOnTime { pool, .. }
             | Self::OperatorChange { pool, .. }
             | Self::BackendAdded { pool, .. }
-            | Self::BackendRemoved { pool, .. } => Some(pool),
+            | Self::BackendRemoved { pool, .. }
+            | Self::RebalanceStarted { pool, .. }
+            | Self::RebalanceDone { pool, .. } => Some(pool),
             Self::ConnectionClosed { pool, .. } | Self::CheckRequested { pool, .. } => pool.as_ref(),
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
@@ -393,6 +415,7 @@ impl Event {
             | Self::ResolverStatusChanged { .. }
             | Self::EndpointsChanged { .. } => None,
             Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
+            Self::RebalanceStarted { .. } | Self::RebalanceDone { .. } => None,
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
             Self::TookOver { .. } => None,

@@ -82,6 +82,7 @@ fn an_empty_pool_rejects_a_client_at_once_even_if_others_wait() {
             context: &WorkerContext::new(
                 0,
                 1,
+                0,
                 Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),
                 Arc::default(),
             ),

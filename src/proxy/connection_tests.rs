@@ -54,6 +54,7 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let context = Rc::new(WorkerContext::new(
             0,
             1,
+            0,
             Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),
             Arc::default(),
         ));

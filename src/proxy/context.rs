@@ -67,8 +67,14 @@ impl fmt::Display for ConnectionId {
 }
 
 impl WorkerContext {
-    /// The context of worker `index` of `workers`.
-    pub(crate) fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
+    /// The context of worker `index` of `workers`; all their connections have numbers above `numbered`.
+    pub(crate) fn new(
+        index: usize,
+        workers: usize,
+        numbered: u64,
+        limit: Arc<Limit>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             table: Rc::default(),
             buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
@@ -78,7 +84,7 @@ impl WorkerContext {
             limit,
             random: RefCell::new(rand::make_rng()),
             tcp_info: TcpInfoSampler::default(),
-            conns: Cell::new(index as u64 + 1),
+            conns: Cell::new(numbered + index as u64 + 1),
             stride: workers as u64,
             id: rand::random(),
         }
@@ -89,6 +95,11 @@ impl WorkerContext {
         let conn = self.conns.get();
         self.conns.set(conn + self.stride);
         conn
+    }
+
+    /// The number of the next connection.
+    pub(super) fn coming_conn(&self) -> u64 {
+        self.conns.get()
     }
 
     /// The identifier of the connection with that number.

@@ -59,6 +59,15 @@ pub(crate) struct PoolAges {
     pub selected: Ages,
 }
 
+/// The idle connections of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdleOf {
+    /// How many there were.
+    pub idle: u64,
+    /// How many of them close now.
+    pub closed: u64,
+}
+
 /// How many idle connections are listed.
 const LISTED: usize = 16;
 
@@ -170,6 +179,32 @@ impl Table {
         let was = progress.open_record();
         progress.close(request);
         Some(was)
+    }
+
+    /// Requests that at most `most` connections to a backend close, of those over which no byte was relayed for the time
+    /// `idle`: those that have been idle for the longest time.
+    pub(crate) fn close_idle(
+        &self,
+        (pool, backend): (&str, u64),
+        idle: Duration,
+        most: u32,
+        request: CloseRequest,
+        now: Moment,
+    ) -> IdleOf {
+        let open = self.open.borrow();
+        let is_idle = |progress: &&Rc<Progress>| {
+            progress.idle(now) >= idle
+                && progress.pool().is_some_and(|of| *of.name == *pool)
+                && progress.relayed().is_some_and(|relayed| relayed.backend.key == backend)
+        };
+        let mut found: Vec<_> = open.iter().map(|(_, progress)| progress).filter(is_idle).collect();
+        let all = found.len() as u64;
+        if most > 0 {
+            found.sort_by_cached_key(|progress| Reverse(progress.idle(now)));
+        }
+        found.truncate(most as usize);
+        found.iter().for_each(|progress| progress.close(request));
+        IdleOf { idle: all, closed: found.len() as u64 }
     }
 
     /// Requests that every connection closes.

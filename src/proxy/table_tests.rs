@@ -136,3 +136,25 @@ fn ages_are_counted_by_pool_and_the_longest_idle_are_listed() {
     assert_eq!((ages.oldest, ages.longest_idle.len()), (None, 0));
     drop(open);
 }
+
+#[test]
+fn only_idle_connections_of_the_backend_are_closed_and_the_longest_idle_first() {
+    let (one, other) = (backend("one"), backend("other"));
+    let (table, open, began) = table_of([(&one, 5), (&other, 2)]);
+    let second = Duration::from_secs(1);
+    open[0].moved.set(true);
+    table.tick((began + second * 9).into());
+    let request = CloseRequest { reason: CloseReason::Rebalanced, how: Ending::Close };
+    let close = |backend: &Backend, idle, most| {
+        table.close_idle(("p", backend.key), idle, most, request, (began + second * 10).into())
+    };
+    // Those of the other backend have the same key here, and the one that moved a byte is not idle for long.
+    assert_eq!(close(&one, second * 5, 0), IdleOf { idle: 6, closed: 0 });
+    assert_eq!(close(&one, second, 0).idle, 7);
+    assert_eq!(close(&one, second * 5, 2), IdleOf { idle: 6, closed: 2 });
+    let closed: Vec<_> =
+        open.iter().filter(|progress| close_of(progress).is_some()).map(|p| p.conn).collect();
+    assert_eq!(closed, [2, 3]);
+    let elsewhere = table.close_idle(("q", one.key), second, 9, request, (began + second * 10).into());
+    assert_eq!(elsewhere, IdleOf::default());
+}

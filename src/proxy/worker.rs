@@ -17,7 +17,7 @@ use super::clock::Moment;
 use super::context::{Shared, WorkerContext};
 use super::listener::Listener;
 use super::progress::CloseRequest;
-use super::table::OpenAges;
+use super::table::{IdleOf, OpenAges};
 use crate::domain::ConnectionRecord;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
@@ -75,6 +75,19 @@ impl WorkerHandle {
         self.send(WorkerCommand::CloseOver(request, over));
     }
 
+    /// Closes at most `most` connections to a backend that have been idle for the time `idle`, and counts these.
+    pub(crate) async fn close_idle(
+        &self,
+        pool: Arc<str>,
+        backend: u64,
+        idle: Duration,
+        most: u32,
+        request: CloseRequest,
+    ) -> IdleOf {
+        let command = |reply| WorkerCommand::CloseIdle { pool, backend, idle, most, request, reply };
+        self.call(command).await.unwrap_or_default()
+    }
+
     /// Closes all connections.
     pub(crate) fn close_all(&self, request: CloseRequest) {
         self.send(WorkerCommand::CloseAll(request));
@@ -94,12 +107,25 @@ impl WorkerHandle {
 
 #[derive(Debug)]
 enum WorkerCommand {
-    Accept { socket: Socket, listener: Arc<Listener>, closing: Closing, closed: oneshot::Sender<()> },
+    Accept {
+        socket: Socket,
+        listener: Arc<Listener>,
+        closing: Closing,
+        closed: oneshot::Sender<()>,
+    },
     Report(oneshot::Sender<Report>),
     List(ConnectionFilter, usize, oneshot::Sender<(Vec<ConnectionRecord>, usize)>),
     Find(ConnectionSubject, usize, oneshot::Sender<Vec<ConnectionRecord>>),
     Close(u64, CloseRequest, oneshot::Sender<Option<ConnectionRecord>>),
     Ages(ConnectionFilter, oneshot::Sender<OpenAges>),
+    CloseIdle {
+        pool: Arc<str>,
+        backend: u64,
+        idle: Duration,
+        most: u32,
+        request: CloseRequest,
+        reply: oneshot::Sender<IdleOf>,
+    },
     CloseOver(CloseRequest, Duration),
     CloseAll(CloseRequest),
     Stop,
@@ -112,13 +138,17 @@ pub(crate) struct Report {
     pub open: usize,
     /// Connections that were cut at the end of a drain.
     pub cut: usize,
+    /// The number of its next connection.
+    pub next_conn: u64,
 }
 
 impl Worker {
-    /// Starts worker `index` of `workers`. `busy_poll`: how long it polls before it sleeps.
+    /// Starts worker `index` of `workers`, whose connections have numbers above `numbered`. `busy_poll`: how long it polls
+    /// before it sleeps.
     pub(crate) fn start(
         index: usize,
         workers: usize,
+        numbered: u64,
         limit: Arc<Limit>,
         busy_poll: Option<Duration>,
     ) -> io::Result<Self> {
@@ -133,7 +163,11 @@ impl Worker {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(index, workers, limit, busy_poll, of_thread, received));
+                    runtime.block_on(run(
+                        WorkerContext::new(index, workers, numbered, limit, of_thread),
+                        busy_poll,
+                        received,
+                    ));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -174,14 +208,11 @@ impl Drop for Worker {
 }
 
 async fn run(
-    index: usize,
-    workers: usize,
-    limit: Arc<Limit>,
+    context: WorkerContext,
     busy_poll: Option<Duration>,
-    shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
 ) {
-    let context = Rc::new(WorkerContext::new(index, workers, limit, shared));
+    let context = Rc::new(context);
     let table = &context.table;
     tokio::task::spawn_local(Rc::clone(table).run_ticks());
     tokio::task::spawn_local(Rc::clone(&context.next_turn).run());
@@ -201,7 +232,8 @@ async fn run(
                 });
             }
             WorkerCommand::Report(reply) => {
-                let _ = reply.send(Report { open: table.open(), cut: table.cut() });
+                let next_conn = context.coming_conn();
+                let _ = reply.send(Report { open: table.open(), cut: table.cut(), next_conn });
             }
             WorkerCommand::List(filter, limit, reply) => {
                 let _ = reply.send(table.list(&filter, limit));
@@ -214,6 +246,9 @@ async fn run(
             }
             WorkerCommand::Ages(selected, reply) => {
                 let _ = reply.send(table.ages(&selected, Moment::now()));
+            }
+            WorkerCommand::CloseIdle { pool, backend, idle, most, request, reply } => {
+                let _ = reply.send(table.close_idle((&pool, backend), idle, most, request, Moment::now()));
             }
             WorkerCommand::CloseOver(request, over) => table.close_over(request, over, Moment::now()),
             WorkerCommand::CloseAll(request) => table.close_all(request),

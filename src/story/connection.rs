@@ -289,6 +289,9 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::BackendDown, _) => "closed by on_down: its backend went down",
         (R::BackendLeft, _) => "closed by on_leave: its backend left",
         (R::Operator, _) => "closed by an operator",
+        (R::Rebalanced, _) => {
+            "closed while it was idle: its backend had more than its share of the connections"
+        }
         (R::DrainTimeout, _) => "closed at the end of the drain: Pointsman was stopping",
         (R::Internal, _) => "cut off when Pointsman ended, or by an internal error",
     }

@@ -154,6 +154,7 @@ impl About {
             Event::HandOverDone { .. } | Event::HandOverFailed { .. } | Event::TookOver { .. } => {
                 Some(Self::Process(entry.id))
             }
+            Event::RebalanceStarted { .. } | Event::RebalanceDone { .. } => Some(Self::Process(entry.id)),
             Event::HandOverStarted { .. } | Event::DrainProgress { .. } => None,
         }
     }

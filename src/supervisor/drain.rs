@@ -124,12 +124,14 @@ impl Supervisor {
         }
     }
 
-    async fn report(&self) -> Report {
+    /// The sums of what the workers report, and the number of the next connection.
+    pub(super) async fn report(&self) -> Report {
         let mut total = Report::default();
         for worker in self.workers.iter() {
             let one = worker.handle().report().await;
             total.open += one.open;
             total.cut += one.cut;
+            total.next_conn = total.next_conn.max(one.next_conn);
         }
         total
     }

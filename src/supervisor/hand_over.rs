@@ -17,12 +17,21 @@ pub(crate) struct Inherited {
     pub sockets: InheritedSockets,
     /// What it knew of its pools.
     pools: Vec<(Arc<str>, PoolHandOver)>,
+    /// The largest number that it may give to a connection.
+    pub(super) numbered: u64,
 }
+
+/// A process that takes over numbers its connections from the next multiple of this: the one before may accept some more.
+const NUMBERS: u64 = 1_000_000;
 
 impl Inherited {
     /// What was handed over, without the state directory.
-    pub(crate) fn new(sockets: Vec<HandedSocket>, pools: Vec<(Arc<str>, PoolHandOver)>) -> Self {
-        Self { sockets: sockets.into_iter().collect(), pools }
+    pub(crate) fn new(
+        sockets: Vec<HandedSocket>,
+        pools: Vec<(Arc<str>, PoolHandOver)>,
+        next_conn: u64,
+    ) -> Self {
+        Self { sockets: sockets.into_iter().collect(), pools, numbered: next_conn.next_multiple_of(NUMBERS) }
     }
 
     /// What the process before knew of a pool.
@@ -39,7 +48,7 @@ impl Supervisor {
         // Two processes must not manage the same containers.
         self.replicas.clear();
         self.overview.replicas.store(Arc::default());
-        let mut offer = HandOver::default();
+        let mut offer = HandOver { next_conn: self.report().await.next_conn, ..HandOver::default() };
         for running in self.listeners.values() {
             offer.sockets.extend(running.listener_task.share().await?);
         }

@@ -6,6 +6,7 @@ pub(crate) mod files;
 mod hand_over;
 mod listener_task;
 mod plan;
+mod rebalance;
 
 use std::io;
 use std::sync::Arc;
@@ -125,7 +126,10 @@ impl Supervisor {
         }
         let limit = Arc::new(Limit::new(config.runtime.max_connections, &files));
         let busy_poll = config.runtime.busy_poll;
-        let start = |index| Worker::start(index, count, Arc::clone(&limit), busy_poll).map_err(Error::Worker);
+        let numbered = inherited.numbered;
+        let start = |index| {
+            Worker::start(index, count, numbered, Arc::clone(&limit), busy_poll).map_err(Error::Worker)
+        };
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         info!(workers = count, max_connections = limit.connections, "starting");
         let shortages = workers.iter().map(|worker| Arc::clone(&worker.shared.shortages)).collect();
@@ -150,6 +154,7 @@ impl Supervisor {
             _shortages: AbortOnDropHandle::new(spawn(shortage::report(shortages))),
         };
         spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
+        spawn(rebalance::run(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
         supervisor.overview.state.drop_other_pools();
         supervisor.overview.enter(Phase::Serving);

@@ -85,6 +85,10 @@ impl Event {
                 warn!(error = &**error, "hand-over failed: this process continues");
             }
             Self::TookOver { process, addresses } => info!(process, addresses, "took over"),
+            Self::RebalanceStarted { pool, surplus, idle, seconds, dry_run } => {
+                info!(%pool, surplus, idle, seconds, dry_run, "rebalance started");
+            }
+            Self::RebalanceDone { pool, closed } => info!(%pool, closed, "rebalance done"),
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => self.drain(),
         }
     }

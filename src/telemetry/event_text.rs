@@ -99,6 +99,24 @@ impl Event {
             Self::TookOver { process, addresses } => {
                 format!("took over {} from process {process}", count(*addresses as u64, "address"))
             }
+            Self::RebalanceStarted { pool, surplus, idle, seconds, dry_run } => {
+                let (surplus, time) =
+                    (count(*surplus, "connection"), duration(Duration::from_secs(*seconds)));
+                let what = if *dry_run {
+                    "none is closed, as this is a dry run; it would take"
+                } else {
+                    "closing idle ones takes"
+                };
+                format!(
+                    "{pool}: {surplus} above the shares of their backends, {idle} idle; {what} {time} or more"
+                )
+            }
+            Self::RebalanceDone { pool, closed } => {
+                format!(
+                    "{pool}: the connections are distributed evenly; {} closed for that",
+                    count(*closed, "connection")
+                )
+            }
             Self::DrainStarted { by, open, timeout_ms, .. } => {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
                 format!("{by} started the drain, with {open} and a time limit of {limit}")

@@ -88,6 +88,8 @@ fn of_pools() -> Vec<Event> {
         |trouble| Event::ResolverStatusChanged { pool: web(), source: Arc::clone(&source), trouble };
     let failures = EjectionReason::Failures { count: 5, failure: Failure::Reset };
     vec![
+        Event::RebalanceStarted { pool: web(), surplus: 75, idle: 60, seconds: 75, dry_run: false },
+        Event::RebalanceDone { pool: web(), closed: 75 },
         Event::BackendNamed { pool: web(), backend: "web_1".into(), address: address() },
         Event::WeightChanged { pool: web(), backend: a(), weight: 3 },
         Event::EjectionSuppressed { pool: web(), backend: a(), reason: failures },

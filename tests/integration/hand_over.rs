@@ -1,5 +1,6 @@
 //! Hand-over to a new process: SIGUSR2 and `run --take-over`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -116,6 +117,11 @@ pools:
     successors.when_others_stopped();
     let finished = lb.logged(&["drain done"]).len();
     assert_eq!((finished, lb.logged(&["drain timed out"])), (10, Vec::new()), "{}", lb.log());
+    // A number means one connection, in whichever process.
+    let routed = lb.logged(&["routed conn="]);
+    let number = |line: &String| line.split("conn=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let numbers: BTreeSet<_> = routed.iter().map(number).collect();
+    assert_eq!(numbers.len(), routed.len());
     // The last one is the only one, and its admin server has the same address.
     assert_eq!(lb.get("/ready").0, 200);
     assert_eq!(http_get(lb.address("web"), "/").unwrap().0, 200);

@@ -54,6 +54,7 @@ mod overflow;
 mod own_addresses;
 mod preflight;
 mod proxy_protocol;
+mod rebalance;
 mod records;
 mod reference;
 mod relay;

@@ -259,6 +259,16 @@ words! {
 }
 
 impl Rate {
+    /// How many in a second.
+    pub(crate) fn per_second(self) -> f64 {
+        let seconds = match self.per {
+            RateUnit::Second => 1.0,
+            RateUnit::Minute => 60.0,
+            RateUnit::Hour => 3600.0,
+        };
+        f64::from(self.count.get()) / seconds
+    }
+
     /// The maximum of `count`.
     pub const MOST: u32 = 1_000_000;
 

@@ -10,8 +10,8 @@ use super::super::check;
 use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, shorthand, table, word};
 use super::super::scalar::{MOST, factor, flag, interval, share, time, time_within, whole};
-use super::super::value::{ip_address, policy, shadow};
-use super::{Check, Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
+use super::super::value::{ip_address, policy, rate, shadow};
+use super::{Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::{Client, Ending, SocketAddress};
 pub(crate) use crate::protocol::proxy_header::ProxyVersion;
@@ -49,6 +49,9 @@ settings! {
         /// message of a PostgreSQL client. always: all that have sent at most 16 KiB, for services in which a request may be
         /// carried out twice. never: none.
         replay: Replay => word(), default Replay::Harmless;
+        /// Moves long-lived connections to backends with fewer, such as one that has come up: idle connections of the others
+        /// are closed, one by one, and their clients connect again. Absent: connections stay where they are.
+        rebalance: Option<Rebalance> => optional(table()), absent None, only "with algorithms that do not hash";
         /// When a connection is given up.
         timeouts: Timeouts => table(), absent Timeouts::default();
         /// Idle time before TCP keepalive probes to the backends, and to the clients of listeners without a setting of
@@ -111,6 +114,9 @@ impl Pool {
             }
             "slow_start" if self.balance.hashes() && !self.slow_start.is_zero() => {
                 format!("with {balance}, a weight that grows would move clients again and again")
+            }
+            "rebalance" if self.balance.hashes() && self.rebalance.is_some() => {
+                format!("with {balance}, a client that connects again gets the same backend")
             }
             _ => return None,
         };
@@ -281,6 +287,22 @@ settings! {
         answers: NonZeroU32 => whole(1..=MOST), default NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN);
         /// Time from one comparison to the next.
         every: Duration => interval(), default Duration::from_secs(10);
+    }
+}
+
+settings! {
+    /// Which connections are moved to backends with fewer (`rebalance`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Rebalance: Default {
+        /// Only connections over which no byte was relayed for this long are closed. A client that sends just then sees a
+        /// closed connection, as with any server that closes idle ones: choose a time after which the clients expect it.
+        idle: Duration => interval(), default Duration::from_secs(60);
+        /// At most so many are closed, of all backends together.
+        rate: Rate => rate(), default Rate { count: NonZeroU32::MIN, per: RateUnit::Second };
+        /// A backend keeps its connections while it has no more than this above its share.
+        tolerance: Percent => share(Percent(0)), default Percent(10);
+        /// Closes none, and only logs how many it would close.
+        dry_run: bool => flag(), default false;
     }
 }
 

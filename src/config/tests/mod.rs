@@ -43,6 +43,8 @@ pools:
     backup: {when: down}
     slow_start: 15s
     send_proxy_protocol: {version: v2, authority: true, unique_id: true}
+    replay: always
+    rebalance: {idle: 2m, rate: 5/m, tolerance: 5%, dry_run: true}
   two:
     balance: ring-hash
     hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}
