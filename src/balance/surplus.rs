@@ -17,7 +17,8 @@ pub(crate) fn surplus(backends: &[Occupied], tolerance: f64) -> Vec<u32> {
     let share =
         |backend: &Occupied| if weights > 0.0 { total * f64::from(backend.weight) / weights } else { total };
     let above = |backend: &Occupied| {
-        let most = (share(backend) * (1.0 + tolerance)).ceil();
+        // Rounding must not begin it: 100 × 1.1 is a little more than 110.
+        let most = share(backend) * (1.0 + tolerance) + 1e-6;
         // Down to its share: at the border of the tolerance, the next connection would begin it again.
         if f64::from(backend.open) > most { f64::from(backend.open) - share(backend).ceil() } else { 0.0 }
     };
