@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::peers::{connect, reset};
-use crate::support::{Lb, TIME_LIMIT, accept_within, eventually, join_within, static_list};
+use crate::support::{Lb, TIME_LIMIT, accept_within, eventually, join_within, listen_alone, static_list};
 
 fn config(backend: std::net::SocketAddr, bandwidth: &str) -> String {
     let limit = if bandwidth.is_empty() { String::new() } else { format!(", bandwidth: {{{bandwidth}}}") };
@@ -101,7 +101,7 @@ fn a_few_bytes_pass_at_once_and_a_limit_that_is_not_reached_delays_nothing() {
 
 /// A connection whose backend has sent 1 MiB, of which the limit lets a kilobyte pass each second.
 fn slowed_down() -> (Lb, TcpListener, TcpStream, TcpStream) {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = Lb::start(&config(backend.local_addr().unwrap(), "per_connection: 1KiB/s"));
     let mut client = connect(&lb);
     client.write_all(b"x").unwrap();

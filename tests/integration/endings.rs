@@ -1,11 +1,11 @@
 //! Early ends of connections: resets, the data before them, and time limits.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::peers::{fill, in_front_of, is_soon, pair, reset};
-use crate::support::{TIME_LIMIT, accept_within, eventually, join_within};
+use crate::support::{TIME_LIMIT, accept_within, eventually, join_within, listen_alone};
 use socket2::{Domain, Socket, Type};
 
 /// Waits for a reset; returns how long it took.
@@ -126,7 +126,7 @@ fn a_response_arrives_although_a_reset_follows_it_at_once() {
 fn a_slow_reader_is_not_idle_while_the_kernel_still_sends() {
     const TOTAL: usize = 3 << 20;
     // The limit is far shorter than the transfer, and than the pauses between two steps of the kernel's buffers.
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = in_front_of(backend.local_addr().unwrap(), "    timeouts: {half_closed: 3s}\n");
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::support::backend::{self, Backend};
 use crate::support::peers::is_reset;
 use crate::support::{
-    ClosedPort, Lb, SetAtTheEnd, TIME_LIMIT, accept_within, connect_to, eventually, http_get, static_list,
+    ClosedPort, Lb, SetAtTheEnd, TIME_LIMIT, accept_within, connect_to, eventually, http_get, listen_alone,
+    static_list,
 };
 
 /// A busy machine has a second to answer a check; the fast interval is short.
@@ -408,7 +409,7 @@ fn on_down_closes_or_resets_open_connections() {
 
 #[test]
 fn by_default_connections_of_a_backend_that_is_down_stay_open() {
-    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let echo = listen_alone();
     let address = echo.local_addr().unwrap();
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    discover: {}\n    health: {{tcp: {{}}, every: 50ms, timeout: 40ms}}\n",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
 use crate::support::peers::{accept_speaker, connect, is_reset, reset, speaker};
-use crate::support::{Lb, eventually, http_get, join_within, static_list};
+use crate::support::{Lb, eventually, http_get, join_within, listen_alone, static_list};
 
 const QUEUE: &str = "pointsman_queue_length{pool=\"p\"}";
 
@@ -21,7 +21,7 @@ fn config(backends: &[SocketAddr], listener: &str, pool: &str) -> String {
 
 /// A balancer in front of one server of the test.
 fn in_front_of_one(limits: &str) -> (Lb, TcpListener) {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listen_alone();
     let lb = Lb::start(&config(&[server.local_addr().unwrap()], "", &format!("    limits: {{{limits}}}\n")));
     (lb, server)
 }
@@ -92,7 +92,7 @@ fn queued_clients_are_served_in_order() {
 
 #[test]
 fn after_the_queue_timeout_a_client_gets_the_no_backend_response() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listen_alone();
     let lb = Lb::start(&config(
         &[server.local_addr().unwrap()],
         ", no_backend: http-503",
@@ -113,7 +113,7 @@ fn after_the_queue_timeout_a_client_gets_the_no_backend_response() {
 
 #[test]
 fn the_queue_has_a_limit() {
-    let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let servers = [(); 2].map(|()| listen_alone());
     let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
     let lb = Lb::start(&config(&addresses, "", "    limits: {connections: 1, queue: 2}\n"));
     let _open: Vec<_> = servers.iter().map(|server| (speaker(&lb, 'x'), accept_speaker(server))).collect();
@@ -228,7 +228,7 @@ fn without_backends_no_client_stays_queued() {
 
 #[test]
 fn a_reload_that_raises_the_limit_serves_queued_clients() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listen_alone();
     let with = |limits: &str| {
         config(
             &[server.local_addr().unwrap()],
@@ -260,7 +260,7 @@ fn a_reload_that_raises_the_limit_serves_queued_clients() {
 
 #[test]
 fn a_drain_ends_queued_clients_at_its_time_limit() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listen_alone();
     let mut lb = Lb::start(&format!(
         "runtime: {{drain: {{timeout: 300ms}}}}\n{}",
         config(

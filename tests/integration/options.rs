@@ -1,12 +1,12 @@
 //! TCP options of listeners and pools, and their change by a reload.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use crate::support::backend::Backend;
 use crate::support::network::is_inside;
 use crate::support::peers::{self, KEEPALIVE, REPEATING, connect};
-use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
+use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone, static_list};
 use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Socket, Type};
 
@@ -79,7 +79,7 @@ fn a_client_that_does_not_read_is_reset_after_tcp_user_timeout() {
 
 #[test]
 fn a_backend_that_does_not_read_is_reset_after_tcp_user_timeout() {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = Lb::start(&config("", backend.local_addr().unwrap(), "user_timeout: 1s"));
     let client = connect(&lb);
     let (_server, _) = accept_within(&backend);

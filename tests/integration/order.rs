@@ -1,10 +1,10 @@
 //! Connections reach their backend in the order in which the balancer accepted them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::support::{Lb, TIME_LIMIT, static_list};
+use crate::support::{Lb, TIME_LIMIT, listen_alone, static_list};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Pairs of connections, enough that each known cause of reordering shows up in most runs.
@@ -12,7 +12,7 @@ const PAIRS: usize = 300;
 
 /// A backend that passes on its connections in the order in which it accepts them.
 fn backend() -> (SocketAddr, Receiver<TcpStream>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listen_alone();
     let address = listener.local_addr().unwrap();
     let (accepted, connections) = channel();
     std::thread::spawn(move || {

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use serde_json::Value;
 
 use crate::support::peers::{accept_speaker, connect, is_reset, speaker};
-use crate::support::{Lb, eventually};
+use crate::support::{Lb, eventually, listen_alone};
 
 /// The words of a routing decision for the backup.
 const SPARE: &[&str] = &["routed conn=", "backend=spare"];
@@ -22,7 +22,7 @@ fn config(servers: &[TcpListener; 3], limit: u32, limits: &str, settings: &str) 
 }
 
 fn servers() -> [TcpListener; 3] {
-    [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+    [(); 3].map(|()| listen_alone())
 }
 
 /// Takes the only place at each primary: the clients' ends and the servers'.

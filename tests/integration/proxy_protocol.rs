@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use crate::support::backend::{self, Backend};
 use crate::support::peers::is_reset;
 use crate::support::{
-    ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, eventually, http_get_on, static_list,
+    ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, eventually, http_get_on, listen_alone, static_list,
 };
 
 const READ: &str = ", proxy_protocol: {trust: 127.0.0.0/8}";
@@ -309,7 +309,7 @@ fn a_backend_receives_a_header_before_the_first_byte() {
 
 #[test]
 fn a_backend_receives_the_header_even_if_the_client_is_silent() {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = Lb::start(&config(&[backend.local_addr().unwrap()], "", ", send_proxy_protocol: v1"));
     let client = connect_to(lb.address("l")).unwrap();
     let (mut stream, _) = accept_within(&backend);

@@ -1,7 +1,7 @@
 //! The records of connections that are kept in memory (`runtime.records`), and what `why` tells of a client.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::Value;
@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::access_lists::connect_from;
 use crate::support::backend::Backend;
 use crate::support::peers::{is_reset, reset};
-use crate::support::{ClosedPort, Lb, Limited, accept_within, eventually, http_get_on, static_list};
+use crate::support::{
+    ClosedPort, Lb, Limited, accept_within, eventually, http_get_on, listen_alone, static_list,
+};
 
 fn config(records: usize, backends: &[SocketAddr], raw: SocketAddr) -> String {
     let (backends, raw) = (static_list(backends), static_list(&[raw]));
@@ -44,7 +46,7 @@ fn succeed(lb: &Lb, requests: usize) {
 
 #[test]
 fn failures_and_retries_are_found_after_thousands_of_successes() {
-    let (b, raw, gone) = (Backend::http("b"), TcpListener::bind("127.0.0.1:0").unwrap(), ClosedPort::new());
+    let (b, raw, gone) = (Backend::http("b"), listen_alone(), ClosedPort::new());
     let raw_address = raw.local_addr().unwrap();
     let lb = Lb::start(&config(20, &[gone.address, b.address], raw_address));
     // One of two is retried, as round-robin begins with each backend once.
@@ -108,7 +110,7 @@ fn failures_and_retries_are_found_after_thousands_of_successes() {
 
 #[test]
 fn why_of_a_client_begins_with_a_summary() {
-    let (b, raw) = (Backend::http("b"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (b, raw) = (Backend::http("b"), listen_alone());
     let raw_address = raw.local_addr().unwrap();
     let lb = Lb::start(&config(500, &[b.address], raw_address));
     succeed(&lb, 40);

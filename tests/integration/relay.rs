@@ -1,12 +1,14 @@
 //! Relaying between client and backend.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::peers::{KEEPALIVE, connect, in_front_of, is_soon, pair, reset, timer};
-use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list, within};
+use crate::support::{
+    Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone, static_list, within,
+};
 
 /// Byte `i` of a stream that repeats only after 16 MiB.
 fn pattern(offset: usize, buffer: &mut [u8]) {
@@ -107,7 +109,7 @@ fn data_and_end_sent_at_once_arrive_and_are_answered() {
 
 #[test]
 fn a_client_that_half_closes_without_data_reaches_the_backend() {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = in_front_of(backend.local_addr().unwrap(), "");
     let mut client = connect(&lb);
     client.shutdown(Shutdown::Write).unwrap();
@@ -236,7 +238,7 @@ fn a_unix_socket_is_a_listener_like_any_other() {
 fn data_after_a_descriptor_of_a_unix_client_arrives() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::os::fd::AsFd;
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lb.sock");
     let discover = static_list(&[backend.local_addr().unwrap()]);

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::support::backend::Backend;
 use crate::support::peers::{Server, is_reset, reset};
-use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually};
+use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone};
 
 /// Reads something, and resets the connection.
 fn reset_after_request(mut stream: TcpStream) {
@@ -73,7 +73,7 @@ fn continues_on_the_second(lb: &Lb, mut client: TcpStream) {
 
 #[test]
 fn a_client_that_has_sent_nothing_gets_another_backend_after_a_reset() {
-    let (first, second) = (TcpListener::bind("127.0.0.1:0").unwrap(), greeting());
+    let (first, second) = (listen_alone(), greeting());
     let lb = lb(first.local_addr().unwrap(), second.address, "");
     let client = connect_to(lb.address("l")).unwrap();
     reset(routed_to(&first, &lb, 1));
@@ -113,7 +113,7 @@ fn a_client_hello_is_sent_to_another_backend_and_a_request_is_not() {
 
 #[test]
 fn without_another_backend_the_connection_ends_as_the_backend_ended_it() {
-    let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = [(); 2].map(|()| listen_alone());
     let lb = lb(first.local_addr().unwrap(), second.local_addr().unwrap(), "");
     let mut client = connect_to(lb.address("l")).unwrap();
     reset(routed_to(&first, &lb, 1));
@@ -135,7 +135,7 @@ fn without_another_backend_the_connection_ends_as_the_backend_ended_it() {
 
 #[test]
 fn a_backend_that_is_killed_costs_no_waiting_client_its_connection() {
-    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let first = listen_alone();
     let second = Backend::echo();
     let lb = lb(first.local_addr().unwrap(), second.address, "");
     let mut clients: Vec<_> = (0..20).map(|_| connect_to(lb.address("l")).unwrap()).collect();

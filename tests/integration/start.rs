@@ -1,11 +1,11 @@
 //! The start: a listener opens after the first checks of its pool.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::support::backend::{self, Backend};
-use crate::support::{Lb, eventually, http_get, static_list};
+use crate::support::{Lb, eventually, http_get, listen_alone, static_list};
 
 fn config(backend: SocketAddr, timeout: &str) -> String {
     format!(
@@ -31,7 +31,7 @@ fn the_first_client_is_served_even_if_the_first_check_is_slow() {
 #[test]
 fn a_check_that_never_ends_does_not_keep_a_listener_closed() {
     // The kernel completes the handshakes; the server sends nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listen_alone();
     // The check takes ten times as long as the time limit of the tests.
     let lb = Lb::launch(&config(silent.local_addr().unwrap(), "200s").replace("every: 1m", "every: 200s"));
     assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);

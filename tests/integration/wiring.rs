@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::backend::Backend;
 use crate::support::peers::{connect, in_front_of, pair, reset};
-use crate::support::{Lb, TIME_LIMIT, eventually, http_get, static_list};
+use crate::support::{Lb, TIME_LIMIT, eventually, http_get, listen_alone, static_list};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -132,7 +132,7 @@ fn a_lack_of_open_files_does_not_count_as_a_backend_failure() {
 #[test]
 fn the_connections_of_full_backends_are_shared_evenly_by_the_others() {
     // Two adjacent full backends, followed by two with room.
-    let full = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let full = [(); 2].map(|()| listen_alone());
     let free = [Backend::http("c"), Backend::http("d")];
     let entry = |address: SocketAddr, limit: &str| format!("{{address: \"{address}\"{limit}}}");
     let mut entries = Vec::new();

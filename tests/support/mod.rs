@@ -22,8 +22,8 @@ pub mod watchdog;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub use balancer::Lb;
@@ -87,6 +87,16 @@ pub fn keep_for_a_while(held: Socket) {
     if recent.len() > 300 {
         recent.pop_front();
     }
+}
+
+/// A listener at an address of its own. At 127.0.0.1 the port may have belonged to a backend that the balancer of another test
+/// still checks, and `accept` would return that connection.
+pub fn listen_alone() -> TcpListener {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [.., high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // 127.0.0.0/16 is that of the other tests, and the last number is none of a network.
+    let of_process = 1 + (std::process::id() % 250) as u8;
+    TcpListener::bind((Ipv4Addr::new(127, of_process, high, low.max(1)), 0)).unwrap()
 }
 
 /// A free port for a listener whose address a reload must repeat. It stays free: it is below the range that the kernel

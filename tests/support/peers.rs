@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
+use super::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone, static_list};
 
 /// A balancer in front of one backend, with more settings for its pool.
 pub fn in_front_of(backend: SocketAddr, settings: &str) -> Lb {
@@ -27,7 +27,7 @@ pub struct Server {
 impl Server {
     /// Serves each connection in a thread of its own.
     pub fn new(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen_alone();
         let server = Self { address: listener.local_addr().unwrap(), accepted: Arc::default() };
         let accepted = Arc::clone(&server.accepted);
         std::thread::spawn(move || {
@@ -83,7 +83,7 @@ pub fn is_reset(client: &mut TcpStream) {
 
 /// A connection: the client's end and the backend's.
 pub fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = listen_alone();
     let lb = in_front_of(backend.local_addr().unwrap(), settings);
     let client = connect(&lb);
     let (server, _) = accept_within(&backend);
