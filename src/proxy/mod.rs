@@ -10,7 +10,8 @@
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener, and
 //!   `routing` its pools
-//! - `throttle` applies the bandwidth limits of a listener to a connection
+//! - `throttle` applies the bandwidth limits of a listener to a connection; `replay` keeps what a client has sent while another
+//!   backend could get it
 //! - `preface` reads and writes the PROXY headers of connections, `hello` reads the ClientHello of TLS
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
