@@ -213,7 +213,7 @@ pub(super) fn reload(args: &ReloadArgs) -> Result<Exit, Failure> {
     );
     words.push_str(&after_restart(&applied.restart));
     if args.undo {
-        words.push_str("the file has another one, which the next reload applies\n");
+        words.push_str("the file stays as it is, and the next reload applies it\n");
     }
     print(&words)
 }

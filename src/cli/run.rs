@@ -316,9 +316,10 @@ async fn undo_reload(
     let file = file.ok_or(Refusal::NoFile)?;
     let config = supervisor.previous().cloned().ok_or(Refusal::NothingToUndo)?;
     let name = format!("{} as it was before the last reload", file.display()).into();
-    let undone = put_in_effect(supervisor, config, &name, log, access, by).await?;
+    let undone = put_in_effect(supervisor, config, &name, log, access, by).await;
     let reloads = &supervisor.overview().reloads;
-    reloads.note(true);
+    reloads.note(undone.is_ok());
+    let undone = undone?;
     // A second undo may return to it.
     if config::load(file).map_or(true, |of_file| of_file != *supervisor.config()) {
         reloads.reject(&format!("{by} returned to the configuration before the last reload"));

@@ -193,7 +193,9 @@ impl Table {
     ) -> IdleOf {
         let open = self.open.borrow();
         let is_idle = |progress: &&Rc<Progress>| {
+            // The open half of a half-closed connection waits for the rest of a stream: a FIN would make it look complete.
             progress.idle(now) >= idle
+                && progress.first_closed.get().is_none()
                 && progress.pool().is_some_and(|of| *of.name == *pool)
                 && progress.relayed().is_some_and(|relayed| relayed.backend.key == backend)
         };

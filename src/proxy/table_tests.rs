@@ -155,6 +155,8 @@ fn only_idle_connections_of_the_backend_are_closed_and_the_longest_idle_first() 
     let closed: Vec<_> =
         open.iter().filter(|progress| close_of(progress).is_some()).map(|p| p.conn).collect();
     assert_eq!(closed, [2, 3]);
+    open[4].first_closed.set(Some(CloseReason::ClientClosed));
+    assert_eq!(close(&one, second * 5, 0).idle, 5, "a half-closed connection waits for an answer");
     let elsewhere = table.close_idle(("q", one.key), second, 9, request, (began + second * 10).into());
     assert_eq!(elsewhere, IdleOf::default());
 }

@@ -294,8 +294,9 @@ settings! {
     /// Which connections are moved to backends with fewer (`rebalance`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Rebalance: Default {
-        /// Only connections over which no byte was relayed for this long are closed. A client that sends just then sees a
-        /// closed connection, as with any server that closes idle ones: choose a time after which the clients expect it.
+        /// Only connections over which no byte was relayed for this long are closed. A request that is being served for
+        /// longer looks idle too: choose more than the longest one takes. A client that sends just then sees a closed
+        /// connection, as with any server that closes idle ones.
         idle: Duration => interval(), default Duration::from_secs(60);
         /// At most so many are closed, of all backends together.
         rate: Rate => rate(), default Rate { count: NonZeroU32::MIN, per: RateUnit::Second };
