@@ -141,7 +141,9 @@ impl Connection {
                     RelayEnd::Unanswered(reason, sent) => (reason, sent),
                 };
                 // On the heap, as before.
-                (backend, preread, replay) = Box::pin(self.replay(&backend, reason, sent)).await?;
+                let next;
+                (next, preread, replay) = Box::pin(self.replay(&backend, reason, sent)).await?;
+                backend = next.unwrap_or(backend);
             }
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
@@ -225,40 +227,48 @@ impl Connection {
     }
 
     /// Connects to another backend, as `backend` has ended the connection before its first byte, for which the client is not
-    /// to suffer. If none can be reached, the connection ends as that backend ended it.
+    /// to suffer. If none can be reached, the connection ends if that backend has reset it; after a FIN it continues there, as
+    /// the backend may still read (`None`). Also returns the bytes for the backend.
     async fn replay(
         &self,
         backend: &Stream,
         reason: CloseReason,
         mut sent: Box<Sent>,
-    ) -> Result<(Stream, Vec<u8>, Replay), Closed> {
-        let as_it_ended = || {
+    ) -> Result<(Option<Stream>, Vec<u8>, Replay), Closed> {
+        let without_another = |mut sent: Box<Sent>| {
             if reason == CloseReason::BackendReset {
                 sockets::reset_on_close(&self.client);
+                return Err(self.closed(reason, Some(backend)));
             }
-            self.closed(reason, Some(backend))
+            let written = usize::try_from(self.progress.bytes_in.get()).unwrap_or(usize::MAX);
+            let bytes = &mut sent.preface.rest;
+            Ok((None, bytes.split_off(written.min(bytes.len())), Replay::Impossible))
         };
         let (Some(pool), Some(failed)) = (self.progress.pool(), self.unanswered(reason)) else {
-            return Err(as_it_ended());
+            return without_another(sent);
         };
         sent.unanswered.push(failed);
         // The lease on the first backend is dropped when its end is counted.
         let lease = Cell::new(None);
         let caller = self.caller(pool, &sent.preface, &sent.unanswered, &lease);
-        match self.unless_closing(connect::connect(&caller)).await {
+        let connected = self.unless_closing(connect::connect(&caller)).await;
+        if !matches!(connected, Ok(Ok(_))) && lease.take().is_some() {
+            pool.queue.notify_first();
+        }
+        match connected {
             Ok(Ok(mut connected)) => {
                 connected.route.proxy = sent.preface.proxy;
                 self.leave_backend(pool, reason);
                 self.lease.set(lease.take());
                 let stream = self.routed(pool, connected);
                 let (preread, replay) = sent.again();
-                Ok((stream, preread, replay))
+                Ok((Some(stream), preread, replay))
             }
             Ok(Err(NotConnected {
                 reason: left @ (CloseReason::ClientClosed | CloseReason::ClientReset),
                 ..
             })) => Err(self.closed(left, Some(backend))),
-            Ok(Err(_)) => Err(as_it_ended()),
+            Ok(Err(_)) => without_another(sent),
             Err(request) => Err(self.closed(carry_out(request, &[&self.client]), Some(backend))),
         }
     }

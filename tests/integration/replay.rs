@@ -2,7 +2,7 @@
 //! it has sent so far asks for nothing.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use crate::support::backend::Backend;
 use crate::support::peers::{Server, is_reset, reset};
@@ -154,4 +154,25 @@ fn a_backend_that_is_killed_costs_no_waiting_client_its_connection() {
         client.write_all(&[n]).unwrap();
         read(client, &[n]);
     }
+}
+
+#[test]
+fn a_backend_that_only_half_closes_still_gets_an_upload() {
+    let (received, uploads) = std::sync::mpsc::channel();
+    let sink = Server::new(move |mut stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        received.send(all).unwrap();
+    });
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: [{{static: [{}]}}]}}}}",
+        sink.address
+    ));
+    let mut client = connect_to(lb.address("l")).unwrap();
+    client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    client.write_all(b"an upload").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(uploads.recv_timeout(TIME_LIMIT).unwrap(), b"an upload");
 }
