@@ -439,7 +439,9 @@ impl Direction {
             self.burst = false; // all pipes are in use
             return self.copy(half, most, replay);
         };
-        let read = half.sender.fill(pipe, most).map_err(Failed::Read)?;
+        let Some(read) = half.sender.fill(pipe, most).map_err(Failed::Read)? else {
+            return self.copy(half, most, replay);
+        };
         self.judge(read < SMALL, CALM);
         Ok(read)
     }

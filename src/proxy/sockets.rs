@@ -44,7 +44,10 @@ pub(crate) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
+    // Accepted sockets inherit both. Urgent data stays in its place among the other bytes (RFC 6093, 3.1): otherwise the
+    // urgent byte would be lost.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     // A socket that listens before it is bound would get a port of the kernel's choice.
     change_options(&socket, &SocketOptions { backlog: options.backlog, ..SocketOptions::NONE }, options)?;
     socket.bind(&address.into())?;
@@ -57,6 +60,7 @@ pub(crate) fn inherit(socket: OwnedFd, options: &SocketOptions) -> io::Result<So
     let socket = Socket::from(socket);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
     // The process before may have closed it, and the service manager has kept it.
     restore_min_ttl(&socket)?;
     // The options that it has are unknown, so that each is set, even to the kernel's default.
@@ -145,6 +149,7 @@ pub(crate) fn begin_connect(
 ) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // the relay decides when bytes leave
+    socket.set_out_of_band_inline(true)?; // as in `listen`
     if delay_ack {
         sockopt::set_tcp_quickack(&socket, false)?;
     }

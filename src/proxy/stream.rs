@@ -107,9 +107,21 @@ impl Stream {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    /// Moves what has arrived into an empty pipe; 0 at the end of the stream, `WouldBlock` when there is nothing.
-    pub(super) fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        either!(self, stream => stream.try_io(Interest::READABLE, || pipe.fill(self, most)))
+    /// Moves what has arrived into an empty pipe; 0 at the end of the stream, `WouldBlock` when there is nothing, `None`
+    /// when urgent data comes next, which only a [`read`](Self::read) takes.
+    pub(super) fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<Option<usize>> {
+        let fill = || match pipe.fill(self, most) {
+            // Before urgent data, splice(2) reports that nothing has arrived, or after a FIN that the stream has ended.
+            Ok(0) if self.has_bytes() => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.has_bytes() => Ok(None),
+            filled => filled.map(Some),
+        };
+        either!(self, stream => stream.try_io(Interest::READABLE, fill))
+    }
+
+    /// Whether bytes have arrived that are not read yet.
+    fn has_bytes(&self) -> bool {
+        recv(self, &mut [0; 1][..], RecvFlags::PEEK).is_ok_and(|(n, _)| n > 0)
     }
 
     /// Moves what a pipe holds to the peer, as much as the kernel takes; `WouldBlock` when that is nothing.
@@ -125,7 +137,8 @@ impl Stream {
     /// One system call that may move `whole` bytes. When it moves fewer, a TCP socket is empty (or full): with
     /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only return `WouldBlock`, so the
     /// readiness is cleared at once, as the runtime does in its own reads, and that call is saved. Urgent data is the
-    /// exception: a read stops before it, and the bytes after it wait for the next event. A read from a Unix socket
+    /// exception: a read stops before it, and it waits for the next event together with the bytes after it. To find out
+    /// whether a read has stopped there would take a system call for each. A read from a Unix socket
     /// also stops where a descriptor was passed along (unix(7)), so there only `WouldBlock` clears the readiness.
     fn once(
         &self,

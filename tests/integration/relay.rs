@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use crate::support::backend::Backend;
 use crate::support::peers::{KEEPALIVE, connect, in_front_of, is_soon, pair, reset, timer};
 use crate::support::{
@@ -61,6 +63,31 @@ fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
         // Each read and each write has its own time limit, so the test continues while bytes move.
         within(25 * TIME_LIMIT, "all bytes have arrived", || end.is_finished().then_some(()));
         end.join().unwrap();
+    }
+}
+
+#[test]
+fn urgent_data_stays_in_its_place() {
+    // Large parts are relayed within the kernel, small ones are copied.
+    for (before, after) in [(3, 5), (16 << 20, 1 << 20)] {
+        let (_lb, client, server) = pair("");
+        for (sender, mut receiver) in [(&client, &server), (&server, &client)] {
+            let byte = |at: usize| (at % 251) as u8;
+            let bytes: Vec<u8> = (0..before + after).map(byte).collect();
+            std::thread::scope(|scope| {
+                let (mut stream, bytes) = (sender, &bytes);
+                scope.spawn(move || {
+                    stream.write_all(&bytes[..before]).unwrap();
+                    SockRef::from(stream).send_out_of_band(&bytes[before..=before]).unwrap();
+                    stream.write_all(&bytes[before + 1..]).unwrap();
+                    stream.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut received = Vec::new();
+                receiver.read_to_end(&mut received).unwrap();
+                let differs = received.iter().zip(bytes).position(|(got, sent)| got != sent);
+                assert_eq!((received.len(), differs), (bytes.len(), None), "{before} bytes before it");
+            });
+        }
     }
 }
 
