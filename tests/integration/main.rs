@@ -66,6 +66,7 @@ mod routing;
 mod service_manager;
 mod shortage;
 mod simulate;
+mod soak;
 mod source_addresses;
 mod srv;
 mod standby;

@@ -42,7 +42,7 @@ pub struct FakeEngineState {
     pub missing: Vec<String>,
     /// The open subscriptions to its events.
     pub events: EventStreams,
-    next: u8,
+    next: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -286,7 +286,7 @@ impl FakeEngineState {
             name: name.to_owned(),
             state: "created",
             labels,
-            address: format!("127.9.0.{}", self.next),
+            address: format!("127.9.{}.{}", self.next >> 8, self.next & 255),
             exit_code: 3,
         };
         self.containers.insert(id.clone(), container);
