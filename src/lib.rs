@@ -101,7 +101,7 @@ mod testing;
 
 pub use cli::main;
 
-/// What the integration tests, the micro-benchmarks and the fuzzer use besides the command. Everything else is private, so that the
+/// What the integration tests and the micro-benchmarks use besides the command. Everything else is private, so that the
 /// compiler reports unused code.
 pub mod internals {
     pub use crate::balance::shadow::{Shadow, ShadowCandidate};
@@ -112,7 +112,6 @@ pub mod internals {
     pub use crate::health::Pace;
     pub use crate::own::{OwnAddresses, Owner};
     pub use crate::pool::Handle;
-    pub use crate::protocol::laws::check as check_parsers;
     pub use crate::proxy::clock::Moment;
     pub use crate::proxy::listener::{Listener, Settings};
     pub use crate::proxy::progress::Progress;
@@ -121,4 +120,38 @@ pub mod internals {
     pub use crate::proxy::stream::Stream;
     pub use crate::sanitize::is_unsafe;
     pub use crate::telemetry::journal::Journal;
+}
+
+/// The laws that the fuzzer (`tests/fuzz`) asserts for any bytes; each panics if one does not hold.
+#[cfg(fuzzing)]
+pub mod laws {
+    /// The parsers of what clients send first.
+    pub fn protocols(bytes: &[u8]) {
+        crate::protocol::laws::check(bytes);
+    }
+
+    /// A configuration file, or a file of backends.
+    pub fn configuration(bytes: &[u8]) {
+        crate::config::laws::check(bytes);
+    }
+
+    /// A response of a DNS server.
+    pub fn dns(bytes: &[u8]) {
+        crate::discovery::laws::check(bytes);
+    }
+
+    /// A server's response to a health check, which the first byte selects.
+    pub fn checks(bytes: &[u8]) {
+        crate::health::laws::check(bytes);
+    }
+
+    /// A request to the admin server: method and target in the first line, then the body.
+    pub fn requests(bytes: &[u8]) {
+        crate::cli::laws::check_request(bytes);
+    }
+
+    /// The bytes of a connection to the admin server.
+    pub fn framings(bytes: &[u8]) {
+        crate::cli::laws::check_framings(bytes);
+    }
 }

@@ -13,6 +13,8 @@ mod events;
 mod framing;
 mod history;
 mod host;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod logs;
 mod message;
 pub(crate) mod metrics;

@@ -164,12 +164,7 @@ impl Bound {
             .layer(middleware::from_fn(message::well_formed))
             .layer(middleware::from_fn(admission::admit))
             .layer(Extension(Stop(stop.clone())));
-        let mut protocol = http1::Builder::new();
-        protocol
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_time)
-            .max_headers(HEADERS)
-            .max_buf_size(HEADER);
+        let protocol = protocol(self.header_time);
         let serve =
             |stream: Either<TcpStream, UnixStream>, peer: Peer, ends: Option<Ends>, slot: ConnectionSlot| {
                 let framings = Framings::default();
@@ -215,6 +210,17 @@ impl Bound {
         }
         let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
     }
+}
+
+/// HTTP/1 with this server's limits; a request's header must arrive within `header_time`.
+pub(super) fn protocol(header_time: Duration) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_time)
+        .max_headers(HEADERS)
+        .max_buf_size(HEADER);
+    protocol
 }
 
 /// Serves a connection until it ends or its slot is given to a new connection.

@@ -12,6 +12,8 @@ mod hand_over;
 mod health;
 mod init;
 mod instance;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod logs;
 mod man;
 mod operate;

@@ -15,6 +15,8 @@ mod example;
 mod foreign;
 mod keys;
 mod kind;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 pub(crate) mod model;
 mod not_yaml;
 mod outline;

@@ -31,6 +31,8 @@ use crate::domain::cause::{Cause, LONGEST, bounded};
 use crate::domain::{Resolution, SocketAddress};
 use crate::task::spawn;
 pub(crate) use once::addresses;
+#[cfg(fuzzing)]
+pub(crate) use resolve::laws;
 
 /// A backend as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]

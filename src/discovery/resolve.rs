@@ -213,25 +213,7 @@ impl Resolver {
     /// The name of `address`.
     pub(super) async fn owner(&self, address: IpAddr) -> AddressOwner {
         match self.query::<()>(Name::from(address), RecordType::PTR).await {
-            Ok(response) => {
-                let name = |data: &RData| match data {
-                    RData::PTR(name) => Some(name.0.to_utf8()),
-                    _ => None,
-                };
-                let names: BTreeSet<Arc<str>> = response
-                    .answers
-                    .iter()
-                    .filter_map(|record| name(&record.data))
-                    .map(|name| Arc::from(name.trim_end_matches('.')))
-                    // Any loopback address may have this name, so it identifies nothing.
-                    .filter(|name: &Arc<str>| !name.eq_ignore_ascii_case("localhost"))
-                    .collect();
-                match response.metadata.response_code {
-                    _ if !names.is_empty() => AddressOwner::Named(names),
-                    ResponseCode::NoError | ResponseCode::NXDomain => AddressOwner::Nameless,
-                    _ => AddressOwner::Unknown,
-                }
-            }
+            Ok(response) => owner(&response),
             Err(DnsAnswer::Empty | DnsAnswer::NoSuchName) => AddressOwner::Nameless,
             Err(_) => AddressOwner::Unknown,
         }
@@ -328,6 +310,32 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
+/// The owner of an address in the response to a reverse lookup.
+fn owner(response: &DnsResponse) -> AddressOwner {
+    let name = |data: &RData| match data {
+        RData::PTR(name) => Some(name.0.to_utf8()),
+        _ => None,
+    };
+    let names: BTreeSet<Arc<str>> = response
+        .answers
+        .iter()
+        .filter_map(|record| name(&record.data))
+        .map(|name| Arc::from(without_final_dot(&name)))
+        // Any loopback address may have this name, so it identifies nothing.
+        .filter(|name: &Arc<str>| !name.eq_ignore_ascii_case("localhost"))
+        .collect();
+    match response.metadata.response_code {
+        _ if !names.is_empty() => AddressOwner::Named(names),
+        ResponseCode::NoError | ResponseCode::NXDomain => AddressOwner::Nameless,
+        _ => AddressOwner::Unknown,
+    }
+}
+
+/// An absolute name as it is usually written. A label may itself end in a dot, which is escaped.
+fn without_final_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
 fn failure<T>(error: NetError) -> DnsAnswer<T> {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => no_records(none.response_code),
@@ -351,7 +359,7 @@ fn srv_records(answers: &[Record], additionals: &[Record], code: ResponseCode) -
         if let RData::SRV(srv) = &record.data {
             let target = srv.target.to_lowercase().to_ascii();
             found.records.push(SrvRecord {
-                target: target.trim_end_matches('.').into(),
+                target: without_final_dot(&target).into(),
                 port: srv.port,
                 priority: srv.priority,
                 weight: srv.weight,
@@ -381,6 +389,9 @@ fn both(v4: DnsAnswer<BTreeSet<IpAddr>>, v6: DnsAnswer<BTreeSet<IpAddr>>) -> Dns
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "resolve_laws.rs"]
+pub(crate) mod laws;
 #[cfg(test)]
 #[path = "resolve_tests.rs"]
 mod tests;

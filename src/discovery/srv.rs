@@ -158,7 +158,7 @@ impl TargetChanges {
 ///
 /// The priorities, lowest first, are the tiers; all from the [`MAX_TIERS`]th on share one. Records that lead to the
 /// same address are one backend: the lowest priority counts, and the weights of equal priorities are added.
-fn backends<'a>(
+pub(super) fn backends<'a>(
     records: &[SrvRecord],
     addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>,
 ) -> Vec<Found> {

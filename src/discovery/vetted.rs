@@ -51,6 +51,12 @@ fn vet(observation: &mut Observation) -> RefusedNames {
     refused
 }
 
+/// The name, or its replacement if it is invalid.
+#[cfg(any(test, fuzzing))]
+pub(super) fn valid_name(name: &str) -> Arc<str> {
+    if is_backend_name(name) { name.into() } else { replacement(name) }
+}
+
 /// A valid name made from an invalid one. It is the same after a restart, as the hash algorithms spread clients by
 /// backend names.
 fn replacement(refused: &str) -> Arc<str> {

@@ -11,6 +11,8 @@ mod exchange;
 mod files;
 mod http;
 pub(crate) mod late;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod pace;
 mod postgres;
 mod redis;

@@ -10,7 +10,7 @@ use super::proxy_header::{self, ProxyVersion};
 ///
 /// # Panics
 /// If a law does not hold.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     extends(bytes, |bytes| client_hello::parse(bytes).map(|hello| hello.is_some()));
     if let Ok(Some(hello)) = client_hello::parse(bytes) {
         assert!(hello.server_name.is_none_or(|name| is_dns_name(&name) && name == name.to_ascii_lowercase()));
@@ -47,5 +47,13 @@ fn extends<E: Debug>(bytes: &[u8], complete: impl Fn(&[u8]) -> Result<bool, E>) 
         let part = complete(&bytes[..length]);
         let agrees = matches!((&part, &whole), (Ok(false), _) | (Ok(true), Ok(true)) | (Err(_), Err(_)));
         assert!(agrees, "{length} of {bytes:?}: {part:?}, and then {whole:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_parsers_agree_on_all_inputs_of_the_fuzzer() {
+        crate::testing::corpus::hold("protocols", super::check);
     }
 }

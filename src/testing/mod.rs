@@ -1,5 +1,7 @@
-//! Helpers for unit tests: waits with a time limit, captured log lines, and the reference pages of the book.
+//! Helpers for unit tests: waits with a time limit, captured log lines, the inputs of the fuzzer, and the reference pages
+//! of the book.
 
+pub(crate) mod corpus;
 pub(crate) mod reference;
 
 use std::future::Future;

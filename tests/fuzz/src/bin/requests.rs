@@ -1,0 +1,4 @@
+//! Fuzzes the requests to the admin server: `tests/fuzz.sh`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pointsman::laws::requests(bytes));
