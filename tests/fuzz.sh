@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes what reads bytes from outside with libFuzzer: each target of tests/fuzz/src/bin asserts laws (src/**/laws.rs)
+# Fuzzes what reads bytes from outside with libFuzzer: each target of tests/fuzz/src/bin asserts laws (src/**/*laws.rs)
 # that hold for any bytes, and begins with the inputs in tests/fuzz/corpus. Needs a C++ compiler; the stable toolchain
 # will do.
 #
