@@ -40,8 +40,8 @@ pub(crate) fn check(bytes: &[u8]) {
 /// Asserts that there is an error, and that each one is where the file has a line.
 fn are_shown(errors: &ConfigErrors, text: &str) {
     assert!(!errors.problems().is_empty(), "{text:?} is refused without an error");
-    // An error at the end of a file is behind its last line.
-    let lines = text.split('\n').count();
+    // An error at the end of a file is behind its last line. A carriage return is a line break of its own (YAML 1.2, 5.4).
+    let lines = text.split(['\n', '\r']).count();
     for problem in errors.problems() {
         assert!(!problem.message.trim().is_empty(), "{text:?} has an error without a text");
         let within = |line| (1..=lines).contains(&line);

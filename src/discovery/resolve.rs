@@ -63,6 +63,8 @@ pub(super) enum DnsAnswer<T> {
 pub(super) struct SrvRecords {
     /// One or more, in any order.
     pub(super) records: Vec<SrvRecord>,
+    /// The targets by their texts, from which not every name could be read again.
+    names: HashMap<Arc<str>, Name>,
     /// The addresses of targets from the additional section. Such a set is complete or absent (RFC 2181, 9), so it is
     /// not queried again.
     additional: AdditionalAddresses,
@@ -204,9 +206,9 @@ impl Resolver {
         family: Family,
         records: &SrvRecords,
     ) -> DnsAnswer<BTreeSet<IpAddr>> {
-        match self.name(&format!("{target}.")) {
-            Ok(name) => self.families(name, family, &records.additional).await,
-            Err(reason) => DnsAnswer::ServerFailure(reason),
+        match records.names.get(target) {
+            Some(name) => self.families(name.clone(), family, &records.additional).await,
+            None => DnsAnswer::ServerFailure("it is no target of these records".to_owned()),
         }
     }
 
@@ -357,9 +359,11 @@ fn srv_records(answers: &[Record], additionals: &[Record], code: ResponseCode) -
     let mut found = SrvRecords::default();
     for record in answers {
         if let RData::SRV(srv) = &record.data {
-            let target = srv.target.to_lowercase().to_ascii();
+            let name = srv.target.to_lowercase();
+            let target: Arc<str> = without_final_dot(&name.to_ascii()).into();
+            found.names.insert(Arc::clone(&target), name);
             found.records.push(SrvRecord {
-                target: without_final_dot(&target).into(),
+                target,
                 port: srv.port,
                 priority: srv.priority,
                 weight: srv.weight,

@@ -83,7 +83,11 @@ impl Peer {
             "{}",
             context()
         );
-        let has_password = matches!(check, Check::Postgres(_) | Check::Redis(_));
+        let has_password = match check {
+            Check::Postgres(check) => check.password_file.is_some(),
+            Check::Redis(check) => check.password_file.is_some(),
+            Check::Tcp | Check::Http(_) | Check::Exchange(_) => false,
+        };
         assert!(!has_password || !shown.contains(PASSWORD), "{}", context());
     }
 }
