@@ -30,7 +30,7 @@ for target in "${targets[@]}"; do
   [ "$target" != configuration ] || seeds+=(conf)
   mkdir -p "$corpus" target/fuzz/faults
   echo "== $target"
-  # Events that the tests of requests record are logged nowhere; a line for each new input would be too many.
+  # Without a line for each new input.
   "target/fuzz/$host/release/$target" -max_total_time="$seconds" -max_len=20000 -timeout=30 -verbosity=0 \
     -print_final_stats=1 -artifact_prefix="target/fuzz/faults/$target-" "$corpus" "${seeds[@]}"
 done
