@@ -270,7 +270,10 @@ impl State {
             self.taken_over += 1;
         } else if line.ends_with(" INFO stopped") || says(" INFO stopped ") {
             self.stopped += 1;
-        } else if says(" ERROR ") || says(" panicked ") || says("no backend conn=") || says("dropped") {
+        } else if [" ERROR ", " panicked ", "no backend conn=", "dropped", "hand-over failed"]
+            .iter()
+            .any(|words| says(words))
+        {
             self.troubles.push(line.to_owned());
         }
     }

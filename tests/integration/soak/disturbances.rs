@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::account::Account;
-use super::{Reports, Servers, seeded};
+use super::{Reports, Servers, are_up, seeded};
 use crate::support::backend::Backend;
 use crate::support::{Lb, within};
 
@@ -79,12 +79,14 @@ impl<'a> Disturbances<'a> {
         if pool == "web" { (web, &mut self.servers.web) } else { (echo, &mut self.servers.echo) }
     }
 
-    /// At most one at a time does not run.
+    /// At most one at a time does not run, and the next one is killed only when the pool knows that the others do.
     fn kill_or_start(&mut self, pool: &'static str) {
         let number = self.random.random_range(0..3);
+        let all_up = are_up(&self.lb.status(), pool);
         let (dead, backends) = self.backends(pool);
         match dead.take() {
             Some(number) => backends[number].revive(),
+            None if !all_up => {}
             None => {
                 let before = Instant::now();
                 backends[number].kill();
