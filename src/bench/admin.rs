@@ -1,61 +1,46 @@
-//! The connections of each backend, as the balancer's admin server counts them.
+//! The connections of each backend, as the balancer itself counts them.
 
+use std::fmt::{Debug, Display};
+use std::pin::Pin;
 use std::time::Duration;
 
 use litemap::LiteMap;
 
 use super::attribution::{CountsByName, ResponseCounts};
-use crate::api::{self, PoolInfo, StatusReply};
-use crate::remote::{Address, Remote};
 
-/// The time limit to connect to the server, and again that of its response.
-const LIMIT: Duration = Duration::from_secs(5);
 /// The balancer counts a connection when it routes it, which may be after its client has left.
 const SETTLING: Duration = Duration::from_secs(1);
 /// The interval between two queries while the counts settle.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Connections by pool and backend, at one moment.
-#[derive(Debug)]
-pub(super) struct BackendCounts {
-    uptime: f64,
-    backends: LiteMap<(String, String, String), u64>,
+/// A query's result, later.
+pub(crate) type Querying<'a> = Pin<Box<dyn Future<Output = Result<BackendCounts, String>> + Send + 'a>>;
+
+/// What reports the connections of each backend; shown as its address.
+pub(crate) trait BackendCounters: Debug + Display + Send + Sync {
+    /// The current counts, or why there are none.
+    fn query(&self) -> Querying<'_>;
 }
 
-impl From<StatusReply> for BackendCounts {
-    fn from(status: StatusReply) -> Self {
-        let of_pool = |pool: PoolInfo| {
-            pool.backends.into_iter().map(move |backend| {
-                let key = (pool.name.to_string(), backend.name.to_string(), backend.address);
-                (key, backend.connections)
-            })
-        };
-        Self { uptime: status.uptime_seconds, backends: status.pools.into_iter().flat_map(of_pool).collect() }
-    }
+/// Connections by pool, name and address of a backend, at one moment.
+#[derive(Debug)]
+pub(crate) struct BackendCounts {
+    /// How long the balancer has run, in seconds: below an earlier value, it was started again.
+    pub uptime: f64,
+    /// The connections since then.
+    pub backends: LiteMap<(String, String, String), u64>,
 }
 
 impl BackendCounts {
-    /// The current counts.
-    pub(super) async fn query(address: &Address) -> Result<Self, String> {
-        let remote = Remote::new(address.clone()).within(LIMIT);
-        match remote.get::<StatusReply>(api::path::STATUS).await {
-            // A running Pointsman has an uptime above 0: this is the status of another program.
-            Ok(status) if status.uptime_seconds <= 0.0 => {
-                Err(format!("the admin server {address} does not report the connections of each backend"))
-            }
-            Ok(status) => Ok(status.into()),
-            Err(error) => Err(format!(
-                "the admin server {address} does not report the connections of each backend: {}",
-                error.why()
-            )),
-        }
-    }
-
     /// The counts when they have grown by `by` connections since `before`, or after [`SETTLING`] if they have not.
-    pub(super) async fn grown(address: &Address, before: &Self, by: u64) -> Result<Self, String> {
+    pub(super) async fn grown(
+        counters: &dyn BackendCounters,
+        before: &Self,
+        by: u64,
+    ) -> Result<Self, String> {
         let settled = tokio::time::Instant::now() + SETTLING;
         loop {
-            let now = Self::query(address).await?;
+            let now = counters.query().await?;
             let grown: u64 = before.until(&now)?.values().map(ResponseCounts::requests).sum();
             if grown >= by || tokio::time::Instant::now() >= settled {
                 return Ok(now);

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName};
 use regex_lite::Regex;
 
+use super::admin::BackendCounters;
 use crate::names;
-use crate::remote::Address;
 use crate::sanitize;
 
 /// Header fields that name a server: those of the demo, of the Flask backend, and common ones.
@@ -34,8 +35,8 @@ pub(crate) enum By {
     Header(HeaderName),
     /// The first group of the expression's match in the body, or the whole match if it has none.
     Body(Regex),
-    /// The counters of the balancer's admin server, before and after.
-    Admin(Address),
+    /// The balancer's own counters, before and after.
+    Admin(Arc<dyn BackendCounters>),
 }
 
 /// The responses of one backend.
@@ -128,7 +129,7 @@ impl Display for By {
             Self::Auto => f.write_str("header or body"),
             Self::Header(name) => write!(f, "header {name}"),
             Self::Body(expression) => write!(f, "body, {expression}"),
-            Self::Admin(address) => write!(f, "admin server {address}"),
+            Self::Admin(counters) => write!(f, "admin server {counters}"),
         }
     }
 }

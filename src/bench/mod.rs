@@ -39,6 +39,7 @@ mod target;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub(crate) use admin::{BackendCounters, BackendCounts, Querying};
 pub(crate) use attribution::By;
 pub(crate) use pacing::Until;
 pub(crate) use progress::{BenchProgress, Meter};

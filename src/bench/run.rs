@@ -79,7 +79,7 @@ pub(crate) async fn run(
         return Err(Error::Files { clients: plan.concurrent.get(), limit });
     }
     let before = match &plan.by {
-        By::Admin(admin) => Some((admin, BackendCounts::query(admin).await.map_err(Error::Admin)?)),
+        By::Admin(admin) => Some((admin, admin.query().await.map_err(Error::Admin)?)),
         _ => None,
     };
     let cpu = cpu_time();
@@ -108,7 +108,7 @@ pub(crate) async fn run(
     watch(&progress);
     let counts = match before {
         Some((admin, before)) => {
-            let after = BackendCounts::grown(admin, &before, stats.connections).await;
+            let after = BackendCounts::grown(&**admin, &before, stats.connections).await;
             Some(after.and_then(|after| before.until(&after)))
         }
         None => None,

@@ -1,8 +1,10 @@
 //! `pointsman bench`: a load test.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -14,15 +16,19 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::instance::block_on;
 use super::{Exit, Failure, print, write_chart};
+use crate::api::{self, PoolInfo, StatusReply};
 use crate::bench::{
-    self, BenchPlan, BenchProgress, BenchTarget, By, Meter, Request, TargetUrl, TcpExchange, TcpUntil, Until,
-    header_field,
+    self, BackendCounters, BackendCounts, BenchPlan, BenchProgress, BenchTarget, By, Meter, Querying,
+    Request, TargetUrl, TcpExchange, TcpUntil, Until, header_field,
 };
 use crate::chart;
 use crate::config::escape;
-use crate::remote;
+use crate::remote::{self, Remote};
 use crate::sanitize;
 use crate::simulate::{Intensity, notation};
+
+/// The time limit to connect to the admin server, and again that of its response.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Ten thousand requests, a hundred at a time, and a chart of each backend's share:
@@ -152,6 +158,47 @@ impl std::str::FromStr for ByArgument {
             _ => Err(format!("expected auto, header:NAME, body:REGEX or admin, not {text:?}")),
         }
     }
+}
+
+/// The counters of a running instance, from its admin server.
+#[derive(Debug)]
+struct AdminCounters(remote::Address);
+
+impl fmt::Display for AdminCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl BackendCounters for AdminCounters {
+    fn query(&self) -> Querying<'_> {
+        Box::pin(async {
+            let Self(address) = self;
+            let remote = Remote::new(address.clone()).within(ADMIN_TIMEOUT);
+            match remote.get::<StatusReply>(api::path::STATUS).await {
+                // A running Pointsman has an uptime above 0: this is the status of another program.
+                Ok(status) if status.uptime_seconds <= 0.0 => {
+                    Err(format!("the admin server {address} does not report the connections of each backend"))
+                }
+                Ok(status) => Ok(counts(status)),
+                Err(error) => Err(format!(
+                    "the admin server {address} does not report the connections of each backend: {}",
+                    error.why()
+                )),
+            }
+        })
+    }
+}
+
+/// The connections of each backend in a status.
+fn counts(status: StatusReply) -> BackendCounts {
+    let of_pool = |pool: PoolInfo| {
+        pool.backends.into_iter().map(move |backend| {
+            ((pool.name.to_string(), backend.name.to_string(), backend.address), backend.connections)
+        })
+    };
+    let backends = status.pools.into_iter().flat_map(of_pool).collect();
+    BackendCounts { uptime: status.uptime_seconds, backends }
 }
 
 fn unescaped(text: &str) -> Result<Bytes, String> {
@@ -308,7 +355,7 @@ impl BenchArgs {
             ByArgument::Header(name) => By::Header(name.clone()),
             ByArgument::Body(expression) => By::Body(expression.clone()),
             ByArgument::Admin => match &self.admin {
-                Some(address) => By::Admin(address.clone()),
+                Some(address) => By::Admin(Arc::new(AdminCounters(address.clone()))),
                 None => {
                     return Err(Failure::Invalid(
                         "--by admin needs the balancer's admin address: --admin 127.0.0.1:9900 or $POINTSMAN_ADMIN"
