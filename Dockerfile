@@ -12,7 +12,8 @@ ENV CARGO_PROFILE_DIST_STRIP=symbols
 # The dependencies alone first, so that a change of our own sources does not build them again. This needs
 # no BuildKit. --target is given because proc macros cannot be built with a static C library.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benchmarks/micro && echo 'fn main() {}' | tee src/main.rs >benchmarks/micro/main.rs && touch src/lib.rs \
+COPY src/Cargo.toml src/
+RUN mkdir -p benchmarks/micro && echo 'fn main() {}' | tee src/main.rs >benchmarks/micro/main.rs && touch src/lib.rs src/core.rs \
  && cargo build --profile dist --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && rm -r src
 

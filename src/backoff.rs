@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Doubles the delay with each attempt, up to a limit.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     shortest: Duration,
     longest: Duration,
     /// The delay after a reset.
@@ -14,34 +14,34 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// The first delay is `shortest`, later ones grow up to `longest`.
-    pub(crate) const fn new(shortest: Duration, longest: Duration) -> Self {
+    pub const fn new(shortest: Duration, longest: Duration) -> Self {
         Self { shortest, longest, initial: shortest, next: shortest }
     }
 
     /// The same, but the first attempt is immediate.
-    pub(crate) const fn immediate(shortest: Duration, longest: Duration) -> Self {
+    pub const fn immediate(shortest: Duration, longest: Duration) -> Self {
         Self { shortest, longest, initial: Duration::ZERO, next: Duration::ZERO }
     }
 
     /// The delay before the next attempt.
-    pub(crate) fn next_delay(&mut self) -> Duration {
+    pub fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).clamp(self.shortest, self.longest);
         delay
     }
 
     /// Makes the next delay at least the shortest one: an immediate attempt is pointless.
-    pub(crate) fn skip_immediate(&mut self) {
+    pub fn skip_immediate(&mut self) {
         self.next = self.next.max(self.shortest);
     }
 
     /// Starts over, after a success.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.initial;
     }
 
     /// The longest delay.
-    pub(crate) fn longest(&self) -> Duration {
+    pub fn longest(&self) -> Duration {
         self.longest
     }
 }

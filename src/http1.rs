@@ -15,12 +15,12 @@ trait AnyStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> AnyStream for S {}
 
 /// The sender of requests, and the task that drives the connection.
-pub(crate) type HttpConnection = (SendRequest<Full<Bytes>>, AbortOnDropHandle<hyper::Result<()>>);
+pub type HttpConnection = (SendRequest<Full<Bytes>>, AbortOnDropHandle<hyper::Result<()>>);
 
 /// Starts HTTP on an open connection. `longest_head` limits the heads of responses, in bytes; `None`: as hyper does.
 ///
 /// The connection is boxed, so that the compiler generates hyper's client once and not for each kind of connection.
-pub(crate) async fn handshake(
+pub async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     longest_head: Option<usize>,
 ) -> hyper::Result<HttpConnection> {

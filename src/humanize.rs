@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Milliseconds in a suitable unit, with three digits or more, for tables.
-pub(crate) fn time(milliseconds: f64) -> String {
+pub fn time(milliseconds: f64) -> String {
     let (number, unit) = match milliseconds {
         0.0 => return "0".to_owned(),
         ..0.001 => (milliseconds * 1e6, "ns"),
@@ -16,12 +16,12 @@ pub(crate) fn time(milliseconds: f64) -> String {
 }
 
 /// A share from 0 to 1, in percent.
-pub(crate) fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }
 
 /// The last line of a table that lists only some backends; empty if it lists all.
-pub(crate) fn unlisted(all: usize, listed: usize) -> String {
+pub fn unlisted(all: usize, listed: usize) -> String {
     match all.checked_sub(listed) {
         Some(more @ 1..) => format!("  and {more} more: --json lists them all\n"),
         _ => String::new(),
@@ -29,7 +29,7 @@ pub(crate) fn unlisted(all: usize, listed: usize) -> String {
 }
 
 /// `1 backend`, `2 backends`.
-pub(crate) fn count(n: u64, one: &str) -> String {
+pub fn count(n: u64, one: &str) -> String {
     let end = match one {
         _ if n == 1 => "",
         "has" | "was" => "",
@@ -40,7 +40,7 @@ pub(crate) fn count(n: u64, one: &str) -> String {
 }
 
 /// `a`, `a and b`, `a, b and c`; after `most` of them `and 7 more`.
-pub(crate) fn list<T: AsRef<str>>(all: &[T], most: usize) -> String {
+pub fn list<T: AsRef<str>>(all: &[T], most: usize) -> String {
     let named = all.len().min(most);
     let named = if all.len() == named + 1 { all.len() } else { named }; // naming the last one takes no more room than counting it
     let mut words: Vec<String> = all[..named].iter().map(|one| one.as_ref().to_owned()).collect();
@@ -55,7 +55,7 @@ pub(crate) fn list<T: AsRef<str>>(all: &[T], most: usize) -> String {
 }
 
 /// Milliseconds: `0.31 ms`, `12 ms`, `3.4 s`, `2m 5s`.
-pub(crate) fn millis(ms: f64) -> String {
+pub fn millis(ms: f64) -> String {
     match ms {
         _ if ms < 10.0 => format!("{} ms", trimmed(ms, 2)),
         _ if ms < 100.0 => format!("{} ms", trimmed(ms, 1)),
@@ -65,7 +65,7 @@ pub(crate) fn millis(ms: f64) -> String {
 }
 
 /// A duration: `0 s`, `850 ms`, `3.4 s`, `2m 5s`, `1h 4m`, `3days 2h`.
-pub(crate) fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
         _ if seconds < 0.0005 => "0 s".to_owned(),
@@ -80,7 +80,7 @@ pub(crate) fn duration(time: Duration) -> String {
 }
 
 /// Bytes: `812 bytes`, `1.4 KiB`, `30 MiB`.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if n < 1024 {
         return count(n, "byte");

@@ -25,14 +25,11 @@
 //!
 //! # The modules
 //!
-//! Each uses only those below it.
+//! Each uses only those below it. Those from [`bench`](mod@bench) down are the crate [`pointsman_core`].
 //!
 //! | module | is for |
 //! | --- | --- |
 //! | [`cli`] | the command line, one file per subcommand |
-//! | [`bench`](mod@bench) | a load tester: latency, failures, and the share of each backend |
-//! | [`simulate`] | an algorithm in virtual time |
-//! | [`chart`] | bar charts as SVG or PNG |
 //! | [`remote`] | the client of a running instance's admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
@@ -42,6 +39,9 @@
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
 //! | [`api`] | the requests and replies of the HTTP API, as its server and its clients share them |
 //! | [`story`] | events and decisions as sentences: pure |
+//! | [`bench`](mod@bench) | a load tester: latency, failures, and the share of each backend |
+//! | [`simulate`] | an algorithm in virtual time |
+//! | [`chart`] | bar charts as SVG or PNG |
 //! | [`proxy`] | the data plane |
 //! | [`pool`] | backends, their states, and the pool state that owns them |
 //! | [`discovery`] | where backends come from |
@@ -61,90 +61,29 @@
 //! | [`sanitize`] | text from outside, made safe to show |
 //! | [`socket_diag`] | what the kernel knows of TCP sockets |
 //! | [`socket_option`] | options of sockets that no library sets |
+//! | [`zone`] | a DNS server on loopback that acts like Docker's, for the demo and for tests |
 //! | [`task`] | tasks of the control plane |
 
 mod admin;
 mod api;
-mod backoff;
-mod balance;
-mod bench;
-mod chart;
 mod cli;
-mod config;
-mod discovery;
-mod domain;
 mod hand_over;
-mod health;
-mod http1;
-mod humanize;
-mod names;
-mod outgoing;
 mod overview;
-mod own;
-mod pool;
 mod problems;
-mod protocol;
-mod proxy;
 mod remote;
 mod replicas;
-mod sanitize;
-mod simulate;
-mod socket_diag;
-mod socket_option;
-mod state_directory;
 mod story;
 mod supervisor;
-mod task;
-mod telemetry;
-#[cfg(test)]
-mod testing;
+
+// The modules of the other crate have the same paths in this one.
+use pointsman_core::*;
 
 pub use cli::main;
 
-/// What the integration tests and the micro-benchmarks use besides the command. Everything else is private, so that the
-/// compiler reports unused code.
-pub mod internals {
-    pub use crate::balance::shadow::{Shadow, ShadowCandidate};
-    pub use crate::balance::{Candidate, PickArgs, Picker};
-    pub use crate::cli::demo::zone::{AnswerMode, DnsServer, ServiceRecord, Zone};
-    pub use crate::config::{Algorithm, Factor, Hash, Listener as ListenerConfig, Pool, parse};
-    pub use crate::domain::{Client, SocketAddress};
-    pub use crate::health::Pace;
-    pub use crate::own::{OwnAddresses, Owner};
-    pub use crate::pool::Handle;
-    pub use crate::proxy::clock::Moment;
-    pub use crate::proxy::listener::{Listener, Settings};
-    pub use crate::proxy::progress::Progress;
-    pub use crate::proxy::relay::{Relay, RelayBuffers};
-    pub use crate::proxy::splice::Pipes;
-    pub use crate::proxy::stream::Stream;
-    pub use crate::sanitize::is_unsafe;
-    pub use crate::telemetry::journal::Journal;
-}
-
-/// The laws that the fuzzer (`tests/fuzz`) asserts for any bytes; each panics if one does not hold.
-#[cfg(fuzzing)]
+/// The laws of what the admin server reads, which the fuzzer (`tests/fuzz`) asserts for any bytes; each panics if one does
+/// not hold.
+#[cfg(feature = "laws")]
 pub mod laws {
-    /// The parsers of what clients send first.
-    pub fn protocols(bytes: &[u8]) {
-        crate::protocol::laws::check(bytes);
-    }
-
-    /// A configuration file, or a file of backends.
-    pub fn configuration(bytes: &[u8]) {
-        crate::config::laws::check(bytes);
-    }
-
-    /// A response of a DNS server.
-    pub fn dns(bytes: &[u8]) {
-        crate::discovery::laws::check(bytes);
-    }
-
-    /// A server's response to a health check, which the first byte selects.
-    pub fn checks(bytes: &[u8]) {
-        crate::health::laws::check(bytes);
-    }
-
     /// A request to the admin server: method and target in the first line, then the body.
     pub fn requests(bytes: &[u8]) {
         crate::cli::laws::check_request(bytes);

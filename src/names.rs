@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 /// The natural order: digits compare as a number, so that `web-2` comes before `web-10`, and all else in ASCII order.
 /// Names that differ only in leading zeros are ordered as text.
-pub(crate) fn natural_order(a: &str, b: &str) -> Ordering {
+pub fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a.as_bytes(), b.as_bytes());
     loop {
         let order = match (left.first().copied(), right.first().copied()) {
@@ -37,7 +37,7 @@ fn take_number<'t>(text: &mut &'t [u8]) -> &'t [u8] {
 }
 
 /// A name in at most this many columns: a longer one is cut in the middle, with an ellipsis (`a-rat…-name`).
-pub(crate) fn shortened(name: &str, columns: usize) -> Cow<'_, str> {
+pub fn shortened(name: &str, columns: usize) -> Cow<'_, str> {
     if width(name) <= columns {
         return Cow::Borrowed(name);
     }
@@ -52,8 +52,8 @@ pub(crate) fn shortened(name: &str, columns: usize) -> Cow<'_, str> {
 }
 
 /// The width of a text in columns of a terminal.
-pub(crate) fn width(text: &str) -> usize {
-    Span::raw(text).width()
+pub fn width(text: &str) -> usize {
+    text.width()
 }
 
 #[cfg(test)]

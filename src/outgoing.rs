@@ -21,7 +21,7 @@ const FULL_QUEUE: Backoff = Backoff::new(Duration::from_millis(1), Duration::fro
 
 /// Connects to a Unix socket. While its queue of connections is full, the kernel returns an error at once (EAGAIN in
 /// connect(2)) where it would let a TCP client wait: then this waits and tries again. The caller limits the time.
-pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+pub async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let address = SockAddr::unix(path)?;
     let mut delays = FULL_QUEUE;
     loop {
@@ -46,7 +46,7 @@ pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Binds a socket to the address that its connection comes from.
-pub(crate) fn bind_source(socket: impl AsFd, source: SourceAddress) -> io::Result<()> {
+pub fn bind_source(socket: impl AsFd, source: SourceAddress) -> io::Result<()> {
     // The kernel chooses the port with the connect, one that is free for this backend (ip(7)); bind(2) would need a port
     // that no connection from this address has.
     set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
@@ -78,10 +78,7 @@ pub(crate) fn bind_source(socket: impl AsFd, source: SourceAddress) -> io::Resul
 
 /// Refuses a connection to itself: one to an address of this machine without a listening socket, for which the kernel
 /// chose the same source port (simultaneous open, RFC 9293, 3.5). `local` is called only where that is possible.
-pub(crate) fn not_with_itself(
-    peer: SocketAddr,
-    local: impl FnOnce() -> io::Result<SocketAddr>,
-) -> io::Result<()> {
+pub fn not_with_itself(peer: SocketAddr, local: impl FnOnce() -> io::Result<SocketAddr>) -> io::Result<()> {
     if local_ports().contains(&peer.port()) && local()? == peer {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -33,7 +33,7 @@ impl OwnAddresses {
 
     /// The same, with another test for local addresses.
     #[cfg(test)]
-    pub(crate) fn on_a_machine(bound: Vec<(SocketAddress, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
+    pub fn on_a_machine(bound: Vec<(SocketAddress, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
         Self { bound, is_local }
     }
 
@@ -59,11 +59,7 @@ impl OwnAddresses {
 
 /// Whether a socket bound to `bound` accepts a connection to `address`. `is_local` returns whether this machine has an
 /// address.
-pub(crate) fn reaches(
-    address: &SocketAddress,
-    bound: &SocketAddress,
-    is_local: fn(SocketAddr) -> bool,
-) -> bool {
+pub fn reaches(address: &SocketAddress, bound: &SocketAddress, is_local: fn(SocketAddr) -> bool) -> bool {
     match (address, bound) {
         (SocketAddress::Tcp(address), SocketAddress::Tcp(bound)) => reaches_tcp(*address, *bound, is_local),
         (SocketAddress::Unix(path), SocketAddress::Unix(bound)) => path == bound || is_same_file(path, bound),
@@ -91,7 +87,7 @@ fn serves(bound: SocketAddr, address: SocketAddr) -> bool {
 }
 
 /// The destination of a connection to `address`: the kernel takes the unspecified address for loopback.
-pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
+pub fn destination(mut address: SocketAddr) -> SocketAddr {
     let ip = match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -102,7 +98,7 @@ pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Whether this machine has the address now. It queries the kernel and sends no packet.
-pub(crate) fn is_local(address: SocketAddr) -> bool {
+pub fn is_local(address: SocketAddr) -> bool {
     let address = destination(address);
     match address.ip() {
         ip if ip.is_loopback() => true,

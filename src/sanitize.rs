@@ -48,12 +48,12 @@ fn is_format(c: char) -> bool {
 
 /// One line of text that is safe on a terminal: control characters and separators become spaces, format characters a
 /// replacement character. An escape sequence loses its ESC or CSI and so its meaning; the rest stays visible.
-pub(crate) fn line(text: &str) -> Cow<'_, str> {
+pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false)
 }
 
 /// The same for text of several lines, which keeps its line feeds and tabs.
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c == '\n' || c == '\t')
 }
 
@@ -67,7 +67,7 @@ fn replaced(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// The replacement of a character: a space for a control character or a separator, a replacement character for a format
 /// character.
-pub(crate) fn shown(c: char) -> char {
+pub fn shown(c: char) -> char {
     if !is_unsafe(c) {
         c
     } else if is_format(c) {
@@ -79,7 +79,7 @@ pub(crate) fn shown(c: char) -> char {
 
 /// The same JSON, safe on a terminal: outside its strings JSON has only white space of these characters, and inside a
 /// string each becomes an escape (RFC 8259, 7).
-pub(crate) fn json(text: &str) -> Cow<'_, str> {
+pub fn json(text: &str) -> Cow<'_, str> {
     let acts = |c: char| is_unsafe(c) && !matches!(c, '\n' | '\r' | '\t');
     if !text.contains(acts) {
         return Cow::Borrowed(text);
@@ -98,7 +98,7 @@ pub(crate) fn json(text: &str) -> Cow<'_, str> {
 }
 
 /// The first `characters` of a text, with an ellipsis if it was cut.
-pub(crate) fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
+pub fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),

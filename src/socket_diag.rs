@@ -32,7 +32,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// The inode of the TCP socket in this network namespace that has these two ends; `None` if there is none, no process holds
 /// it, or the kernel has no such interface.
-pub(crate) fn inode(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
+pub fn inode(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
     let mut socket = netlink()?;
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     socket.write_all(&request(family, 0, ALL_STATES, Some((local, remote))))?;
@@ -63,7 +63,7 @@ fn each_socket(states: u32, mut each: impl FnMut(&SocketInfo)) -> io::Result<()>
 }
 
 /// The listening TCP sockets of this network namespace.
-pub(crate) fn listening() -> io::Result<Vec<AcceptQueue>> {
+pub fn listening() -> io::Result<Vec<AcceptQueue>> {
     let mut queues = Vec::new();
     each_socket(1 << LISTEN, |info| {
         let SocketInfo { local, queued, room, drops, .. } = *info;
@@ -73,7 +73,7 @@ pub(crate) fn listening() -> io::Result<Vec<AcceptQueue>> {
 }
 
 /// The number of local ports in TIME_WAIT for each remote address.
-pub(crate) fn time_wait() -> io::Result<HashMap<SocketAddr, u64>> {
+pub fn time_wait() -> io::Result<HashMap<SocketAddr, u64>> {
     let mut ports = HashMap::new();
     each_socket(1 << TIME_WAIT, |info| *ports.entry(info.remote).or_default() += 1)?;
     Ok(ports)
@@ -81,7 +81,7 @@ pub(crate) fn time_wait() -> io::Result<HashMap<SocketAddr, u64>> {
 
 /// A listening socket and the connections that wait in it to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AcceptQueue {
+pub struct AcceptQueue {
     /// Its address.
     pub address: SocketAddr,
     /// How many connections wait.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Sets an option whose value is an integer.
 #[allow(unsafe_code)]
-pub(crate) fn set_option(
+pub fn set_option(
     socket: impl AsFd,
     level: libc::c_int,
     name: libc::c_int,

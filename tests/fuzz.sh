@@ -16,7 +16,7 @@ targets=("$@")
 
 # The coverage that libFuzzer learns from (the flags of cargo-fuzz, without a sanitizer). Build scripts and macros go
 # without, as a target is named.
-RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares"
 export RUSTFLAGS CARGO_TARGET_DIR=$root/target/fuzz

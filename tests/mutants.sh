@@ -43,6 +43,8 @@ until_first_failure() {
 
 # cargo runs this in place of the unit tests' program, or of the integration tests where there are no unit tests.
 run_tests() {
+  # The unit tests of the other crate do not concern the folder.
+  [ -z "$MUTANTS_UNITS" ] || [[ $(basename "$1") == "$MUTANTS_CRATE"-* ]] || exit 0
   if [ -n "$MUTANTS_UNITS" ]; then
     until_first_failure "$1" "$MUTANTS_UNITS"
     # Only now, as unit tests detect many mutants without it. With the tests, as dependencies differ from a build of the
@@ -74,15 +76,18 @@ main() {
   export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
   export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_INTEGRATION=$work/integration
   MUTANTS_TESTS=$(tests_of "$folder")
+  MUTANTS_CRATE=pointsman
+  if grep -q "^pub mod $folder;" src/core.rs; then MUTANTS_CRATE=pointsman_core; fi
+  export MUTANTS_CRATE
   first=--test=integration
   if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
 
   echo "building the tests"
   built=$(cargo test --locked --no-run --lib --test integration --message-format=json 2>"$work/build.log") ||
     { cat "$work/build.log" >&2 && exit 1; }
-  executable() { sed -nE '/"kind":\["'"$1"'"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built"; }
-  units=$(executable lib)
-  cp "$(executable test)" "$MUTANTS_INTEGRATION"
+  executable() { sed -nE '/"kind":\["'"$1"'"\]/s/.*"executable":"([^"]+\/'"$2"'-[^"]+)".*/\1/p' <<<"$built"; }
+  units=$(executable lib "$MUTANTS_CRATE")
+  cp "$(executable test integration)" "$MUTANTS_INTEGRATION"
   if [ "${MUTANTS_BASELINE-}" != skip ]; then
     echo "running them without a fault"
     "$script" --run "$units" >"$work/baseline.log" 2>&1 || { cat "$work/baseline.log" >&2 && exit 1; }
@@ -97,7 +102,7 @@ main() {
   status=0
   cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
     --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
-    --cargo-arg=--locked --cargo-arg="$first" || status=$?
+    --test-workspace=true --cargo-arg=--locked --cargo-arg="$first" || status=$?
   # 2: some were missed, 3: some ran into the time limit. Both are reported below.
   case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
-use pointsman::internals::{Algorithm, Candidate, Factor, Hash, PickArgs, Picker, Shadow, ShadowCandidate};
+use pointsman_core::balance::shadow::{Shadow, ShadowCandidate};
+use pointsman_core::balance::{Candidate, PickArgs, Picker};
+use pointsman_core::config::{Algorithm, Factor, Hash};
 
 const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 

@@ -1,7 +1,7 @@
 //! Reading a configuration, as a reload does.
 
 use divan::Bencher;
-use pointsman::internals::parse;
+use pointsman_core::config::parse;
 
 #[divan::bench(args = [1, 100, 10_000])]
 fn configuration(bencher: Bencher<'_, '_>, backends: usize) {

@@ -7,10 +7,17 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use pointsman::internals::{
-    Client, Handle, Journal, Listener, ListenerConfig, Moment, Pace, Pipes, Pool, Progress, Relay,
-    RelayBuffers, Settings, SocketAddress, Stream,
-};
+use pointsman_core::config::{Listener as ListenerConfig, Pool};
+use pointsman_core::domain::{Client, SocketAddress};
+use pointsman_core::health::Pace;
+use pointsman_core::pool::Handle;
+use pointsman_core::proxy::clock::Moment;
+use pointsman_core::proxy::listener::{Listener, Settings};
+use pointsman_core::proxy::progress::Progress;
+use pointsman_core::proxy::relay::{Relay, RelayBuffers};
+use pointsman_core::proxy::splice::Pipes;
+use pointsman_core::proxy::stream::Stream;
+use pointsman_core::telemetry::journal::Journal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};

@@ -13,7 +13,7 @@ mod events;
 mod framing;
 mod history;
 mod host;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "laws"))]
 pub(crate) mod laws;
 mod logs;
 mod message;

@@ -29,7 +29,7 @@ pub(super) enum Purpose {
 
 /// The hash of a client, for [`PickArgs::client`](super::PickArgs::client). An IPv4-mapped IPv6 address
 /// (RFC 4291, section 2.5.5.2) counts as its IPv4 address.
-pub(crate) fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
+pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => selected(&ip.octets(), 3, port, key),
         IpAddr::V6(ip) => selected(&ip.octets(), 8, port, key),
@@ -46,7 +46,7 @@ fn selected(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
 }
 
 /// The hash of the clients that ask for that server, for [`PickArgs::client`](super::PickArgs::client).
-pub(crate) fn server_name(name: &str) -> u64 {
+pub fn server_name(name: &str) -> u64 {
     sip(Purpose::Client as u64, 0, name.as_bytes())
 }
 

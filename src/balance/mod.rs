@@ -12,7 +12,7 @@
 mod affinity;
 mod bound;
 mod ewma;
-pub(crate) mod hash;
+pub mod hash;
 mod latency;
 mod least_connections;
 mod load;
@@ -20,9 +20,9 @@ mod maglev;
 mod random_two;
 mod ring_hash;
 mod round_robin;
-pub(crate) mod shadow;
+pub mod shadow;
 mod source_hash;
-pub(crate) mod surplus;
+pub mod surplus;
 mod tournament;
 mod two;
 mod weighted;
@@ -30,7 +30,7 @@ mod weighted;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use load::{FailurePenalty, Lease, Load};
+pub use load::{FailurePenalty, Lease, Load};
 
 use crate::config::{Algorithm, Hash};
 use affinity::Affinity;
@@ -163,6 +163,6 @@ fn affinity(method: Option<&Method>) -> Option<&Affinity> {
 }
 
 #[cfg(test)]
-pub(crate) mod laws;
+pub mod laws;
 #[cfg(test)]
 mod moved_keys;

@@ -22,7 +22,7 @@ pub struct PickCounter {
 
 /// The values of a [`PickCounter`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 pub struct PickCounts {
     /// Connections so far.
     pub connections: u64,

@@ -2,7 +2,7 @@
 
 /// A backend with its open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Occupied {
+pub struct Occupied {
     /// Its open connections.
     pub open: u32,
     /// Its weight, relative to that of the others.
@@ -11,7 +11,7 @@ pub(crate) struct Occupied {
 
 /// For each backend, how many of its connections are to be moved: those above its share by more than the part `tolerance`,
 /// as far as other backends have fewer than theirs.
-pub(crate) fn surplus(backends: &[Occupied], tolerance: f64) -> Vec<u32> {
+pub fn surplus(backends: &[Occupied], tolerance: f64) -> Vec<u32> {
     let total: f64 = backends.iter().map(|backend| f64::from(backend.open)).sum();
     let weights: f64 = backends.iter().map(|backend| f64::from(backend.weight)).sum();
     let share =

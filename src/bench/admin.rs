@@ -14,17 +14,17 @@ const SETTLING: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A query's result, later.
-pub(crate) type Querying<'a> = Pin<Box<dyn Future<Output = Result<BackendCounts, String>> + Send + 'a>>;
+pub type Querying<'a> = Pin<Box<dyn Future<Output = Result<BackendCounts, String>> + Send + 'a>>;
 
 /// What reports the connections of each backend; shown as its address.
-pub(crate) trait BackendCounters: Debug + Display + Send + Sync {
+pub trait BackendCounters: Debug + Display + Send + Sync {
     /// The current counts, or why there are none.
     fn query(&self) -> Querying<'_>;
 }
 
 /// Connections by pool, name and address of a backend, at one moment.
 #[derive(Debug)]
-pub(crate) struct BackendCounts {
+pub struct BackendCounts {
     /// How long the balancer has run, in seconds: below an earlier value, it was started again.
     pub uptime: f64,
     /// The connections since then.

@@ -27,7 +27,7 @@ const NAME_LENGTH: usize = 80;
 
 /// How a response is attributed to a backend.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum By {
+pub enum By {
     /// A header field that commonly names a server, or else the whole body if it is short and repeats.
     #[default]
     Auto,

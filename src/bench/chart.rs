@@ -7,7 +7,7 @@ use crate::humanize::{percent, time};
 
 impl BenchReport {
     /// The chart, as the content of a file.
-    pub(crate) fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
+    pub fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let mut totals = format!(
             "{} done in {}, {} a second; {} succeeded, {} failed",
             self.done,

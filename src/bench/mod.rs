@@ -39,18 +39,18 @@ mod target;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-pub(crate) use admin::{BackendCounters, BackendCounts, Querying};
-pub(crate) use attribution::By;
-pub(crate) use pacing::Until;
-pub(crate) use progress::{BenchProgress, Meter};
-pub(crate) use report::BenchReport;
-pub(crate) use request_error::RequestError;
-pub(crate) use run::{Error, run};
-pub(crate) use target::{BenchTarget, Request, TargetUrl, TcpExchange, TcpUntil, header_field};
+pub use admin::{BackendCounters, BackendCounts, Querying};
+pub use attribution::By;
+pub use pacing::Until;
+pub use progress::{BenchProgress, Meter};
+pub use report::BenchReport;
+pub use request_error::RequestError;
+pub use run::{Error, run};
+pub use target::{BenchTarget, Request, TargetUrl, TcpExchange, TcpUntil, header_field};
 
 /// A test.
 #[derive(Clone, Debug)]
-pub(crate) struct BenchPlan {
+pub struct BenchPlan {
     /// The target and its request.
     pub target: BenchTarget,
     /// When the test ends.

@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// When a test ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
+pub enum Until {
     /// After this many requests.
     Number(u64),
     /// After this time.

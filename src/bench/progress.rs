@@ -12,7 +12,7 @@ const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// The progress of a test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BenchProgress {
+pub struct BenchProgress {
     /// Time since its start.
     pub elapsed: Duration,
     /// Requests that have ended.
@@ -49,7 +49,7 @@ impl BenchProgress {
 
 /// Writes the progress.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub struct Meter {
     terminal: bool,
     /// Times and numbers of done requests, the oldest about [`RATE_WINDOW`] ago.
     recent: std::collections::VecDeque<(Duration, u64)>,
@@ -60,12 +60,12 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// For a terminal, or for an output that keeps all lines.
-    pub(crate) fn new(terminal: bool) -> Self {
+    pub fn new(terminal: bool) -> Self {
         Self { terminal, recent: std::collections::VecDeque::new(), written: Duration::ZERO, drawn: false }
     }
 
     /// Writes a line if one is due.
-    pub(crate) fn show(&mut self, progress: &BenchProgress, to: &mut impl Write) -> std::io::Result<()> {
+    pub fn show(&mut self, progress: &BenchProgress, to: &mut impl Write) -> std::io::Result<()> {
         self.recent.push_back((progress.elapsed, progress.done));
         while self.recent.get(1).is_some_and(|(at, _)| progress.elapsed.saturating_sub(*at) >= RATE_WINDOW) {
             self.recent.pop_front();
@@ -81,7 +81,7 @@ impl Meter {
     }
 
     /// Clears the line on a terminal.
-    pub(crate) fn clear(&mut self, to: &mut impl Write) -> std::io::Result<()> {
+    pub fn clear(&mut self, to: &mut impl Write) -> std::io::Result<()> {
         if std::mem::take(&mut self.drawn) {
             to.write_all(CLEAR_LINE.as_bytes())?;
         }

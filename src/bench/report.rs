@@ -11,7 +11,7 @@ use crate::names::natural_order;
 
 /// The result of a test. Its JSON field names are a stable interface.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct BenchReport {
+pub struct BenchReport {
     /// The URL of the target.
     pub target: String,
     /// `closed`, or `open` if there was a rate.
@@ -69,7 +69,7 @@ pub(crate) struct BenchReport {
 
 /// Failures of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct FailureCount {
+pub struct FailureCount {
     /// The kind: `refused`, `timeout`, `reset`, `closed_early`, `status_503` …
     pub kind: String,
     /// How many.
@@ -80,7 +80,7 @@ pub(crate) struct FailureCount {
 
 /// Requests that started late.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct LateRequests {
+pub struct LateRequests {
     /// How many started more than `after_ms` after they were due.
     pub count: u64,
     /// The delay from which a request is late, in milliseconds.
@@ -91,7 +91,7 @@ pub(crate) struct LateRequests {
 
 /// A distribution of durations, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Percentiles {
+pub struct Percentiles {
     /// The shortest.
     pub min: f64,
     /// The mean.
@@ -110,7 +110,7 @@ pub(crate) struct Percentiles {
 
 /// The responses of each backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct BackendShares {
+pub struct BackendShares {
     /// How responses were attributed to backends.
     pub by: String,
     /// The backends, in the natural order of their names.
@@ -121,7 +121,7 @@ pub(crate) struct BackendShares {
 
 /// The responses of one backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct BackendShare {
+pub struct BackendShare {
     /// Its name.
     pub name: String,
     /// Its responses, failed ones included; with `admin`, its connections.
@@ -215,14 +215,14 @@ impl BenchReport {
     }
 
     /// Why the test has no result for the target, if no request got a response.
-    pub(crate) fn unanswered(&self) -> Option<String> {
+    pub fn unanswered(&self) -> Option<String> {
         let answers = self.failures.iter().filter(|failure| failure.kind.starts_with("status_")).count();
         let reason = self.failures.first().filter(|_| self.succeeded == 0 && answers == 0)?;
         Some(format!("no request was answered at {}: {}", self.target, reason.what))
     }
 
     /// As JSON, with a line break at the end.
-    pub(crate) fn json(&self) -> serde_json::Result<String> {
+    pub fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 

@@ -11,7 +11,7 @@ use crate::telemetry::ConnectError;
 
 /// Why a request failed. Failures of one kind are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum RequestError {
+pub enum RequestError {
     /// The connection was refused.
     Refused,
     /// It took longer than the timeout.
@@ -36,7 +36,7 @@ pub(crate) enum RequestError {
 
 impl RequestError {
     /// Its name in JSON, a stable interface.
-    pub(crate) fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         let word = match self {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
@@ -53,7 +53,7 @@ impl RequestError {
     }
 
     /// The failure as a sentence, with advice; `timeout` is that of a request.
-    pub(crate) fn explain(&self, timeout: Duration) -> String {
+    pub fn explain(&self, timeout: Duration) -> String {
         match self {
             Self::Timeout => format!("timed out after {}", humantime::format_duration(timeout)),
             Self::NoAddress => {

@@ -32,7 +32,7 @@ const RESERVED_FILES: u64 = 64;
 
 /// Why there was no test.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The name of the target does not resolve.
     #[error("cannot reach {target}: {reason}")]
     Name {
@@ -68,7 +68,7 @@ struct SharedState {
 }
 
 /// Runs a test, reports its progress to `watch`, and ends early when `interrupted` completes; needs a tokio runtime.
-pub(crate) async fn run(
+pub async fn run(
     plan: &BenchPlan,
     mut watch: impl FnMut(&BenchProgress),
     interrupted: impl Future<Output = ()>,

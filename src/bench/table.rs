@@ -17,7 +17,7 @@ const BUSY: f64 = 0.8;
 
 impl BenchReport {
     /// The table for a terminal.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = self.write(&mut text);

@@ -11,7 +11,7 @@ use hyper::{Method, Uri};
 
 /// The request of a test.
 #[derive(Clone, Debug)]
-pub(crate) enum BenchTarget {
+pub enum BenchTarget {
     /// A request and its response.
     Http(Request),
     /// A connection.
@@ -20,7 +20,7 @@ pub(crate) enum BenchTarget {
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostPort {
+pub struct HostPort {
     /// A name or an IP address, without brackets.
     pub host: String,
     /// The port.
@@ -29,7 +29,7 @@ pub(crate) struct HostPort {
 
 /// An HTTP request.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub struct Request {
     /// The server.
     pub host_port: HostPort,
     /// The path and query.
@@ -44,7 +44,7 @@ pub(crate) struct Request {
 
 /// A TCP connection: what is sent, and when it counts as a success.
 #[derive(Clone, Debug)]
-pub(crate) struct TcpExchange {
+pub struct TcpExchange {
     /// The server.
     pub host_port: HostPort,
     /// The data that is sent first.
@@ -55,7 +55,7 @@ pub(crate) struct TcpExchange {
 
 /// When a TCP connection counts as a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TcpUntil {
+pub enum TcpUntil {
     /// When it is open and everything is sent.
     Connected,
     /// When the first byte arrives.
@@ -66,7 +66,7 @@ pub(crate) enum TcpUntil {
 
 /// The URL of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TargetUrl {
+pub enum TargetUrl {
     /// `http://HOST[:PORT][/PATH]`.
     Http(HostPort, PathAndQuery),
     /// `tcp://HOST:PORT`.
@@ -75,7 +75,7 @@ pub(crate) enum TargetUrl {
 
 impl BenchTarget {
     /// Its host and port.
-    pub(crate) fn host_port(&self) -> &HostPort {
+    pub fn host_port(&self) -> &HostPort {
         match self {
             Self::Http(request) => &request.host_port,
             Self::Tcp(exchange) => &exchange.host_port,
@@ -165,7 +165,7 @@ impl FromStr for TargetUrl {
 
 impl Request {
     /// A request with these header fields in addition to the usual ones.
-    pub(crate) fn new(
+    pub fn new(
         host_port: HostPort,
         path: PathAndQuery,
         method: Method,
@@ -192,7 +192,7 @@ impl Request {
 }
 
 /// Reads a header field, as `Name: value`.
-pub(crate) fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wanted = || format!("a header is 'Name: value', not {text:?}");
     let (name, value) = text.split_once(':').ok_or_else(wanted)?;
     let name: HeaderName = name.trim().parse().map_err(|_| wanted())?;

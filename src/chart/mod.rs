@@ -14,7 +14,7 @@ use plotters::style::register_font;
 
 use crate::names::shortened;
 use canvas::{Canvas, Drawn};
-pub(crate) use panel::{Bar, BarGroup, Panel};
+pub use panel::{Bar, BarGroup, Panel};
 
 /// The width of a chart and the sizes below, in pixels of an SVG; a PNG has [`PNG_SCALE`] times as many.
 const WIDTH: i32 = 960;
@@ -31,7 +31,7 @@ const LINE_LENGTH: usize = 130;
 
 /// The colors of bars: those of Okabe and Ito ("Color Universal Design", 2008), which most color-blind readers can
 /// distinguish, without yellow, which is invisible on white, and two more.
-pub(crate) const COLORS: [RGBColor; 8] = [
+pub const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -49,11 +49,11 @@ const PAPER: RGBColor = RGBColor(255, 255, 255);
 /// Why a chart could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the chart cannot be drawn: {0}")]
-pub(crate) struct Error(String);
+pub struct Error(String);
 
 /// The format of a chart's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ImageFormat {
+pub enum ImageFormat {
     /// Lines and text, sharp at any size.
     Svg,
     /// Pixels.
@@ -62,7 +62,7 @@ pub(crate) enum ImageFormat {
 
 impl ImageFormat {
     /// The format of a file of this name; the error gives an alternative.
-    pub(crate) fn of(path: &Path) -> Result<Self, String> {
+    pub fn of(path: &Path) -> Result<Self, String> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "svg" => Ok(Self::Svg),
@@ -78,7 +78,7 @@ impl ImageFormat {
 
 /// A chart.
 #[derive(Debug)]
-pub(crate) struct Chart {
+pub struct Chart {
     /// The first line, in large letters.
     pub title: String,
     /// The lines below it.
@@ -89,7 +89,7 @@ pub(crate) struct Chart {
 
 impl Chart {
     /// The chart, as the content of a file.
-    pub(crate) fn render(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
+    pub fn render(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let failed = |error: &dyn std::fmt::Display| Error(error.to_string());
         register_fonts();
         let height = self.header() + self.panels.iter().map(Panel::height).sum::<i32>() + MARGIN;

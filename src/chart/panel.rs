@@ -27,7 +27,7 @@ const MAX_GROUPS: usize = 100;
 
 /// Horizontal bars in groups.
 #[derive(Debug)]
-pub(crate) struct Panel {
+pub struct Panel {
     /// What the bars show.
     pub title: String,
     /// A square before the title, if all bars of the panel have one color.
@@ -42,7 +42,7 @@ pub(crate) struct Panel {
 
 /// The bars of one name.
 #[derive(Debug)]
-pub(crate) struct BarGroup {
+pub struct BarGroup {
     /// The name, before the bars.
     pub label: String,
     /// From top to bottom.
@@ -53,7 +53,7 @@ pub(crate) struct BarGroup {
 
 /// One bar.
 #[derive(Debug)]
-pub(crate) struct Bar {
+pub struct Bar {
     /// Its color.
     pub color: RGBColor,
     /// Its length.
@@ -88,7 +88,7 @@ impl Scale {
 
 impl Panel {
     /// A panel that is compared with no other.
-    pub(crate) fn new(title: String, groups: Vec<BarGroup>, unit: fn(f64) -> String) -> Self {
+    pub fn new(title: String, groups: Vec<BarGroup>, unit: fn(f64) -> String) -> Self {
         let values = groups.iter().flat_map(|group| group.bars.iter().map(|bar| bar.value).chain(group.mark));
         let greatest = values.fold(0.0, f64::max);
         Self { title, swatch: None, groups, greatest, unit }

@@ -12,7 +12,7 @@ mod hand_over;
 mod health;
 mod init;
 mod instance;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "laws"))]
 pub(crate) mod laws;
 mod logs;
 mod man;
@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm};
@@ -218,7 +218,7 @@ struct DemoArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     exit_after: Option<Duration>,
     /// How a backend is chosen
-    #[arg(long, value_enum, value_name = "ALGORITHM", default_value_t = Algorithm::RoundRobin)]
+    #[arg(long, value_parser = one_of(&Algorithm::ALL, algorithm), value_name = "ALGORITHM", default_value = Algorithm::RoundRobin.name())]
     balance: Algorithm,
     /// Where the balancer listens; by default on port 8080, or another one if that is taken
     #[arg(long, value_name = "ADDRESS")]
@@ -237,7 +237,7 @@ struct ForwardArgs {
     #[arg(required = true, value_name = "BACKEND")]
     backends: Vec<String>,
     /// How a backend is chosen
-    #[arg(long, value_enum, value_name = "ALGORITHM", default_value_t = Algorithm::RoundRobin)]
+    #[arg(long, value_parser = one_of(&Algorithm::ALL, algorithm), value_name = "ALGORITHM", default_value = Algorithm::RoundRobin.name())]
     balance: Algorithm,
     /// Check the backends: by TCP, or by GET of a path
     #[arg(long, value_name = "tcp|/PATH")]
@@ -247,25 +247,31 @@ struct ForwardArgs {
     admin: Option<SocketAddress>,
 }
 
-impl ValueEnum for Algorithm {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
+/// An algorithm on the command line.
+fn algorithm(algorithm: &Algorithm) -> PossibleValue {
+    PossibleValue::new(algorithm.name()).help(match algorithm {
+        Algorithm::RoundRobin => "Each in turn",
+        Algorithm::Weighted => "Each in turn, in proportion to its weight",
+        Algorithm::LeastConnections => "The backend with the fewest connections for its weight",
+        Algorithm::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
+        Algorithm::SourceHash => "By the client's address; most clients move when the backends change",
+        Algorithm::RingHash => {
+            "By the client's address, on a ring; only the clients of a backend that leaves move"
+        }
+        Algorithm::Maglev => "By the client's address, in a table; more even, a few more clients move",
+        Algorithm::Ewma => "Of two drawn at random, the one that answers sooner for its load",
+    })
+}
 
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::RoundRobin => "Each in turn",
-            Self::Weighted => "Each in turn, in proportion to its weight",
-            Self::LeastConnections => "The backend with the fewest connections for its weight",
-            Self::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
-            Self::SourceHash => "By the client's address; most clients move when the backends change",
-            Self::RingHash => {
-                "By the client's address, on a ring; only the clients of a backend that leaves move"
-            }
-            Self::Maglev => "By the client's address, in a table; more even, a few more clients move",
-            Self::Ewma => "Of two drawn at random, the one that answers sooner for its load",
-        }))
-    }
+/// Reads one of `all`, each by the name that `value` gives it.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    value: fn(&T) -> PossibleValue,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(value)).try_map(move |name| {
+        let named = all.iter().find(|one| value(one).get_name() == name);
+        named.copied().ok_or_else(|| format!("{name:?} is unknown"))
+    })
 }
 
 /// A result without an error, and its exit code.

@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
 
-use super::{Exit, Failure, print, write_chart};
+use super::{Exit, Failure, algorithm, one_of, print, write_chart};
 use crate::chart;
 use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source};
 use crate::simulate::{
@@ -54,7 +54,7 @@ pub(super) struct SimulateArgs {
     pool: Option<String>,
     /// The algorithm; several are compared with the same traffic [default: the pool's, or weighted if the backends have
     /// weights, or round-robin]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "ALGORITHM")]
+    #[arg(long, value_parser = one_of(&Algorithm::ALL, algorithm), value_delimiter = ',', value_name = "ALGORITHM")]
     balance: Vec<Algorithm>,
     /// The number of connections [default: 100000]
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
@@ -103,7 +103,7 @@ pub(super) struct SimulateArgs {
 #[derive(Debug, Args)]
 struct HashArgs {
     /// The part of the client that is hashed; with sni, each client requests its own name [default: source-ip]
-    #[arg(long, value_enum, value_name = "KEY")]
+    #[arg(long, value_parser = one_of(&HashKey::ALL, hash_key), value_name = "KEY")]
     hash_key: Option<HashKey>,
     /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
@@ -116,14 +116,8 @@ struct HashArgs {
     virtual_nodes: Option<NonZeroUsize>,
 }
 
-impl ValueEnum for HashKey {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
-    }
+fn hash_key(key: &HashKey) -> PossibleValue {
+    PossibleValue::new(key.name())
 }
 
 fn up_to(most: u64, text: &str) -> Result<NonZeroUsize, String> {

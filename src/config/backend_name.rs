@@ -7,12 +7,12 @@ use crate::sanitize;
 const LONGEST: usize = 259;
 
 /// The rule in words, as in "its name must have …".
-pub(crate) const BACKEND_NAME_RULE: &str =
+pub const BACKEND_NAME_RULE: &str =
     "1 to 259 bytes of visible characters, spaces only between them, no / and not only dots";
 
 /// Whether a backend may have that name. Dots alone are a path segment (RFC 3986, 5.2.4) that browsers resolve before
 /// they send a request.
-pub(crate) fn is_backend_name(name: &str) -> bool {
+pub fn is_backend_name(name: &str) -> bool {
     let shown = |c: char| !sanitize::is_unsafe(c) && c != '/' && (c == ' ' || !c.is_whitespace());
     (1..=LONGEST).contains(&name.len())
         && name.trim() == name

@@ -10,7 +10,7 @@ use super::{Check, Config, MASKED, Pool, outline, without_secrets};
 
 /// A part of the configuration that is changed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ConfigPart {
+pub enum ConfigPart {
     /// `runtime`, `log` or `admin`.
     Section(&'static str),
     /// A listener.
@@ -31,7 +31,7 @@ impl fmt::Display for ConfigPart {
 
 /// How a part differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PartChange {
+pub enum PartChange {
     /// Only the second configuration has it.
     Added,
     /// Only the first configuration has it.
@@ -42,8 +42,8 @@ pub(crate) enum PartChange {
 
 /// A key with another value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct ChangedKey {
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
+pub struct ChangedKey {
     /// Its path within the part, such as `health.0.every`.
     pub key: String,
     /// Its value before, as in the file; null: it was absent.
@@ -53,7 +53,7 @@ pub(crate) struct ChangedKey {
 }
 
 /// The parts that differ, in the order of the file. Possible secrets are masked.
-pub(crate) fn changes(before: &Config, after: &Config) -> Vec<(ConfigPart, PartChange)> {
+pub fn changes(before: &Config, after: &Config) -> Vec<(ConfigPart, PartChange)> {
     let [old, new] = [before, after].map(|config| outline(without_secrets(config)));
     let section = |outline: &Outline, name: &str| outline.get(name).cloned();
     let mut all = Vec::new();

@@ -5,10 +5,10 @@
 //! written as `\\` (`\\\\` in double quotes).
 
 /// The escapes that [`unescape`] accepts, for error messages.
-pub(crate) const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
+pub const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
 
 /// Decodes the escapes in a text. The error is the first unknown escape.
-pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((plain, escape)) = rest.split_once('\\') {

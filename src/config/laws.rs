@@ -6,7 +6,7 @@ use super::{Config, ConfigErrors, admin_of, is_backend_name, parse, read_backend
 ///
 /// # Panics
 /// If a law does not hold.
-pub(crate) fn check(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return }; // the file is refused before it is parsed
     let variables = |name: &str| (!name.contains('_')).then(|| name.to_lowercase());
     match parse("pointsman.yaml", text, &variables) {

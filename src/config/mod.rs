@@ -10,14 +10,14 @@ mod changes;
 mod check;
 mod decode;
 mod env;
-pub(crate) mod escape;
+pub mod escape;
 mod example;
 mod foreign;
 mod keys;
 mod kind;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
-pub(crate) mod model;
+#[cfg(any(test, feature = "laws"))]
+pub mod laws;
+pub mod model;
 mod not_yaml;
 mod outline;
 mod problem;
@@ -30,11 +30,11 @@ mod yaml;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub(crate) use backend_name::{BACKEND_NAME_RULE, is_backend_name};
-pub(crate) use changes::{ChangedKey, ConfigPart, PartChange, changes};
+pub use backend_name::{BACKEND_NAME_RULE, is_backend_name};
+pub use changes::{ChangedKey, ConfigPart, PartChange, changes};
 pub use model::*;
-pub(crate) use problem::{ConfigErrors, Problem};
-pub(crate) use value::{backend_address, bind_address};
+pub use problem::{ConfigErrors, Problem};
+pub use value::{backend_address, bind_address};
 
 use decode::{Decoder, FoundValue};
 use kind::table;
@@ -43,14 +43,14 @@ use value::bind;
 use yaml::{YamlNode, YamlValue};
 
 /// Reads the configuration in `path`, with variables from the environment; `-` is standard input.
-pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let (name, text) = read_file(path)?;
     parse(&name, &text, &environment)
 }
 
 /// The admin server of the configuration in `path`; `None`: it has none. An invalid configuration is no error if its
 /// admin address can be read: commands for a running instance need nothing else, and are needed then.
-pub(crate) fn load_admin(path: &Path) -> Result<Option<Admin>, ConfigErrors> {
+pub fn load_admin(path: &Path) -> Result<Option<Admin>, ConfigErrors> {
     let (name, text) = read_file(path)?;
     match parse(&name, &text, &environment) {
         Ok(config) => Ok(config.admin),
@@ -112,7 +112,7 @@ pub fn parse(
 /// under `backends`. A variable is a problem: the author of the list may not be allowed to read this process's
 /// environment, which a backend's name would show in the status. An empty file is a problem, because a file may be
 /// empty while it is being written; an empty list is `[]`. `name` is what messages call it.
-pub(crate) fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
+pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
     read_with(name, text, env::refuse, "the file", |root| {
         let list = match &root.node.value {
             YamlValue::Map(_) => {
@@ -164,7 +164,7 @@ fn read_with<T>(
 
 /// The default configuration: `$POINTSMAN_CONFIG`, or the first `pointsman.yaml` that exists in the working directory,
 /// in the user's configuration directory or in `/etc/pointsman`.
-pub(crate) fn find() -> Option<PathBuf> {
+pub fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("POINTSMAN_CONFIG").filter(|path| !path.is_empty()) {
         return Some(path.into()); // even if it does not exist: the user means it
     }
@@ -184,12 +184,12 @@ const MASKED: &str = "***";
 
 /// A configuration as JSON in the shape of the file, defaults filled in. JSON is YAML: reading it gives the same
 /// configuration.
-pub(crate) fn to_json(config: &Config) -> impl serde::Serialize + use<> {
+pub fn to_json(config: &Config) -> impl serde::Serialize + use<> {
     outline(config.clone())
 }
 
 /// The same with possible secrets masked: the replicas' environment and command, and the bytes that a check sends.
-pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
+pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
     outline(without_secrets(config))
 }
 
@@ -212,7 +212,7 @@ fn without_secrets(config: &Config) -> Config {
 }
 
 /// The same as [`to_json`] as YAML.
-pub(crate) fn to_yaml(config: &Config) -> String {
+pub fn to_yaml(config: &Config) -> String {
     outline(config.clone()).to_yaml()
 }
 
@@ -226,12 +226,12 @@ fn outline(mut config: Config) -> Outline {
 }
 
 /// The JSON Schema of the configuration, for editors.
-pub(crate) fn json_schema() -> String {
+pub fn json_schema() -> String {
     format!("{:#}\n", schema::schema())
 }
 
 /// A configuration with every key, its meaning and its default or an example: `conf/full.yaml`.
-pub(crate) fn example() -> String {
+pub fn example() -> String {
     example::example()
 }
 

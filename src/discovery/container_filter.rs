@@ -8,7 +8,7 @@ use crate::config::Adopt;
 
 /// Matches the containers that have a label, and adopted ones.
 #[derive(Clone, Debug)]
-pub(crate) struct ContainerFilter {
+pub struct ContainerFilter {
     label: Label,
     adopted: Option<Adopted>,
 }
@@ -21,7 +21,7 @@ enum Adopted {
 
 impl ContainerFilter {
     /// `label` is `key` or `key=value`.
-    pub(crate) fn new(label: &str, adopt: Option<&Adopt>) -> Self {
+    pub fn new(label: &str, adopt: Option<&Adopt>) -> Self {
         let adopted = adopt.map(|adopt| match adopt {
             Adopt::Name(pattern) => Adopted::Name(pattern.clone()),
             Adopt::Label(label) => Adopted::Label(Label::new(label)),
@@ -30,13 +30,13 @@ impl ContainerFilter {
     }
 
     /// Whether the filter matches a container of the list.
-    pub(crate) fn matches(&self, container: &ContainerSummary) -> bool {
+    pub fn matches(&self, container: &ContainerSummary) -> bool {
         let names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));
         self.matches_any(container.labels.as_ref(), names)
     }
 
     /// Whether the filter matches the container of an event; `attributes` are its labels and its `name`.
-    pub(crate) fn matches_event(&self, attributes: &HashMap<String, String>) -> bool {
+    pub fn matches_event(&self, attributes: &HashMap<String, String>) -> bool {
         self.matches_any(Some(attributes), attributes.get("name").map(String::as_str).into_iter())
     }
 

@@ -287,13 +287,13 @@ pub(super) fn condition(container: &ContainerSummary) -> Condition {
 }
 
 /// The engine's id of a container.
-pub(crate) fn id(container: &ContainerSummary) -> &str {
+pub fn id(container: &ContainerSummary) -> &str {
     container.id.as_deref().unwrap_or_default()
 }
 
 /// The name of a container as a backend: its label if valid, otherwise its own name. Links give it more names, such as
 /// `/web/db`.
-pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
+pub fn name(container: &ContainerSummary) -> Arc<str> {
     let labelled = label(container, "name").map(str::trim).filter(|name| is_backend_name(name));
     let own = || {
         let mut names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));

@@ -1,8 +1,8 @@
 //! The known addresses over several rounds, with a name server in the test.
 
 use super::*;
-use crate::cli::demo::zone::{AnswerMode, DnsServer, Zone};
 use crate::config::Family;
+use crate::zone::{AnswerMode, DnsServer, Zone};
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 /// The name in the reverse lookup of [`ADDRESS`].

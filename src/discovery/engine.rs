@@ -18,7 +18,7 @@ const DEFAULT: &str = "unix:///var/run/docker.sock";
 
 /// The address of an engine.
 #[derive(Clone, Debug)]
-pub(crate) struct EngineAddress(String);
+pub struct EngineAddress(String);
 
 impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Display for EngineAddress {
 
 impl EngineAddress {
     /// The configured address, else `$DOCKER_HOST`, else the default socket.
-    pub(crate) fn new(configured: Option<&str>) -> Self {
+    pub fn new(configured: Option<&str>) -> Self {
         let from_environment = || std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
         let address = configured.map(str::to_owned).or_else(from_environment);
         Self(address.unwrap_or_else(|| DEFAULT.to_owned()))
@@ -36,16 +36,13 @@ impl EngineAddress {
 
     /// Connects and negotiates the API version: an engine refuses versions newer than its own, and new engines refuse
     /// old ones.
-    pub(crate) async fn connect(&self) -> Result<Engine, String> {
+    pub async fn connect(&self) -> Result<Engine, String> {
         let engine = Engine::connect_with_host(&self.0).map_err(|error| self.explain(&error))?;
         self.within(engine.negotiate_version()).await
     }
 
     /// The answer to a request, within the time limit.
-    pub(crate) async fn within<T>(
-        &self,
-        request: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, String> {
+    pub async fn within<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
         match timeout(REQUEST_TIMEOUT, request).await {
             Ok(answer) => answer.map_err(|error| self.explain(&error)),
             Err(_) => Err(format!("the engine at {} did not answer within {REQUEST_TIMEOUT:?}", self.0)),
@@ -53,7 +50,7 @@ impl EngineAddress {
     }
 
     /// What went wrong and what to do, bounded: an engine, or a proxy in front of it, may send a long text.
-    pub(crate) fn explain(&self, error: &Error) -> String {
+    pub fn explain(&self, error: &Error) -> String {
         bounded(&self.in_full(error), LONGEST)
     }
 

@@ -63,7 +63,7 @@ type PendingRequest<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>
 
 /// Which containers the engine lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Those that run.
     Running,
     /// Those that have ended or were never started, too.
@@ -71,20 +71,20 @@ pub(crate) enum Scope {
 }
 
 /// The engine's containers at one moment.
-pub(crate) struct Listing {
+pub struct Listing {
     /// The engine, for further requests.
-    pub(crate) engine: Engine,
+    pub engine: Engine,
     /// Whether this is the first listing since the watcher connected.
-    pub(crate) first: bool,
+    pub first: bool,
     /// The containers within the scope, those included that the filter does not match.
-    pub(crate) containers: Vec<ContainerSummary>,
+    pub containers: Vec<ContainerSummary>,
     /// The ids of containers that are listed as running, but have ended since they were listed before: either the list
     /// is late, or they have started again.
-    pub(crate) ended: HashSet<String>,
+    pub ended: HashSet<String>,
 }
 
 /// Follows an engine's events, reconnects, and lists its containers whenever something may have changed.
-pub(crate) struct EngineWatcher {
+pub struct EngineWatcher {
     address: EngineAddress,
     filter: ContainerFilter,
     scope: Scope,
@@ -147,7 +147,7 @@ impl EngineConnection {
 
 impl EngineWatcher {
     /// Watches the containers that `filter` matches; connects to the engine when first polled.
-    pub(crate) fn new(address: EngineAddress, filter: ContainerFilter, scope: Scope) -> Self {
+    pub fn new(address: EngineAddress, filter: ContainerFilter, scope: Scope) -> Self {
         Self {
             address,
             filter,
@@ -169,7 +169,7 @@ impl EngineWatcher {
     ///
     /// The events are read only while this is polled. An open subscription that is not read blocks the engine once its
     /// socket is full, so [`close`](Self::close) a watcher that is no longer polled.
-    pub(crate) async fn next(&mut self) -> Result<Listing, String> {
+    pub async fn next(&mut self) -> Result<Listing, String> {
         loop {
             let failure = match &mut self.link {
                 Link::Disconnected => {
@@ -217,7 +217,7 @@ impl EngineWatcher {
     }
 
     /// Lists the containers now, for a decision that needs the present state.
-    pub(crate) async fn list_now(&mut self) -> Result<Listing, String> {
+    pub async fn list_now(&mut self) -> Result<Listing, String> {
         let listed = self.try_list().await;
         if listed.is_err() {
             self.disconnect();
@@ -242,14 +242,14 @@ impl EngineWatcher {
     }
 
     /// Brings the next listing forward. While the engine is unreachable, it comes with the next connection.
-    pub(crate) fn list_within(&mut self, delay: Duration) {
+    pub fn list_within(&mut self, delay: Duration) {
         if matches!(self.link, Link::Connected(_)) {
             self.due = self.due.min(Instant::now() + delay);
         }
     }
 
     /// Closes the connection. The next poll opens another one.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.link = Link::Disconnected;
     }
 

@@ -4,12 +4,12 @@
 //! (`src/pool/state_machine`) decides what they mean for the existing backends. To add a source: its file here, its
 //! [`Source`] variant, and a line in [`start`].
 
-pub(crate) mod container_filter;
-pub(crate) mod containers;
+pub mod container_filter;
+pub mod containers;
 mod dns;
 mod docker;
-pub(crate) mod engine;
-pub(crate) mod engine_watcher;
+pub mod engine;
+pub mod engine_watcher;
 mod file;
 mod once;
 mod resolve;
@@ -25,14 +25,14 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-pub(crate) use crate::config::SourceKey;
+pub use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
 use crate::domain::cause::{Cause, LONGEST, bounded};
 use crate::domain::{Resolution, SocketAddress};
 use crate::task::spawn;
-pub(crate) use once::addresses;
-#[cfg(fuzzing)]
-pub(crate) use resolve::laws;
+pub use once::addresses;
+#[cfg(any(test, feature = "laws"))]
+pub use resolve::laws;
 
 /// A backend as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub enum Fitness {
 
 /// The result of one poll of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Observation {
+pub struct Observation {
     /// The backends, or why there are none.
     pub outcome: Outcome,
     /// The present names at the addresses, including addresses that were found before and are missing now, as far as
@@ -118,7 +118,7 @@ pub(crate) struct Observation {
 
 /// The outcome of one poll. The kinds of failure mean different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The complete set; not empty.
     Backends(Vec<Found>),
     /// There are no backends: the name has no address of the families, the list is empty, no container has the label.
@@ -135,7 +135,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// Its kind.
-    pub(crate) fn result(&self) -> Resolution {
+    pub fn result(&self) -> Resolution {
         match self {
             Self::Backends(_) => Resolution::Found,
             Self::Empty => Resolution::Empty,
@@ -147,7 +147,7 @@ impl Outcome {
     }
 
     /// Two outcomes with the same gist are logged once.
-    pub(crate) fn gist(&self) -> Gist {
+    pub fn gist(&self) -> Gist {
         let mistake = match self {
             // Another mistake is worth another line.
             Self::Invalid(reason) => Some(reason.clone()),
@@ -158,7 +158,7 @@ impl Outcome {
     }
 
     /// Why nothing was found in `source`, as a message.
-    pub(crate) fn trouble(&self, source: &SourceKey) -> Option<Cause> {
+    pub fn trouble(&self, source: &SourceKey) -> Option<Cause> {
         match self {
             Self::Backends(_) => None,
             Self::Empty => Some(nothing_in(source).into()),
@@ -171,7 +171,7 @@ impl Outcome {
     }
 
     /// The backends; `None` if the outcome is inconclusive about them.
-    pub(crate) fn seen(&self) -> Option<&[Found]> {
+    pub fn seen(&self) -> Option<&[Found]> {
         match self {
             Self::Backends(found) => Some(found),
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
@@ -182,7 +182,7 @@ impl Outcome {
 
 /// What is worth another line in the log when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gist {
+pub struct Gist {
     result: Resolution,
     mistake: Option<Cause>,
 }
@@ -203,24 +203,24 @@ fn nothing_in(source: &SourceKey) -> &'static str {
 }
 
 /// Receives the observations of a source.
-pub(crate) type Sink = Box<dyn Fn(Observation) + Send>;
+pub type Sink = Box<dyn Fn(Observation) + Send>;
 
 /// A running source; it stops when dropped.
 #[derive(Debug)]
-pub(crate) struct RunningSource {
+pub struct RunningSource {
     query_now: Arc<Notify>,
     _task: Option<AbortOnDropHandle<()>>,
 }
 
 impl RunningSource {
     /// Polls soon instead of at the next regular time: the last answer may be stale.
-    pub(crate) fn query_now(&self) {
+    pub fn query_now(&self) {
         self.query_now.notify_one();
     }
 }
 
 /// The number of open files that `source` may need at once.
-pub(crate) fn files(source: &Source) -> u64 {
+pub fn files(source: &Source) -> u64 {
     /// A query goes to up to two servers at a time.
     const SERVERS: u64 = 2;
     const FAMILIES: u64 = 2;
@@ -239,7 +239,7 @@ pub(crate) fn files(source: &Source) -> u64 {
 }
 
 /// Starts watching `source`; needs a tokio runtime.
-pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
+pub fn start(source: &Source, sink: Sink) -> RunningSource {
     let query_now = Arc::new(Notify::new());
     let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {

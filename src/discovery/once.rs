@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_millis(200);
 
 /// The addresses of `host` (a name or an address), IPv4 first; at least one. The error is the reason why there is none.
-pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
+pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }

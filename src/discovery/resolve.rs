@@ -393,9 +393,9 @@ fn both(v4: DnsAnswer<BTreeSet<IpAddr>>, v6: DnsAnswer<BTreeSet<IpAddr>>) -> Dns
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "laws"))]
 #[path = "resolve_laws.rs"]
-pub(crate) mod laws;
+pub mod laws;
 #[cfg(test)]
 #[path = "resolve_tests.rs"]
 mod tests;

@@ -10,7 +10,7 @@ use crate::config::is_backend_name;
 ///
 /// # Panics
 /// If a law does not hold.
-pub(crate) fn check(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     let Ok(response) = DnsResponse::from_buffer(bytes.to_vec()) else { return };
     // As the library does with every response.
     let response = match DnsError::from_response(response) {

@@ -52,7 +52,7 @@ fn vet(observation: &mut Observation) -> RefusedNames {
 }
 
 /// The name, or its replacement if it is invalid.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "laws"))]
 pub(super) fn valid_name(name: &str) -> Arc<str> {
     if is_backend_name(name) { name.into() } else { replacement(name) }
 }

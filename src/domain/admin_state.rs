@@ -9,7 +9,7 @@ use super::StateReason;
 
 /// The state that an operator sets for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// It is in service as far as its checks allow.
@@ -33,7 +33,7 @@ impl AdminState {
 
 /// The operator that set a backend's state or weight, and when; or the removal of a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SetBy {
+pub struct SetBy {
     /// The operator.
     pub operator: Arc<str>,
     /// When.
@@ -46,18 +46,18 @@ pub(crate) struct SetBy {
 
 impl SetBy {
     /// An operator that sets something now.
-    pub(crate) fn now(operator: Arc<str>) -> Self {
+    pub fn now(operator: Arc<str>) -> Self {
         Self { operator, at: SystemTime::now(), before_restart: false, is_lasting: true }
     }
 
     /// The removal of a replica, which drains it. A removal that a crash interrupts does not go on: the next process
     /// keeps the replica in service.
-    pub(crate) fn removal() -> Self {
+    pub fn removal() -> Self {
         Self { is_lasting: false, ..Self::now("the removal of its replica".into()) }
     }
 
     /// The reason for a state that was set so.
-    pub(crate) fn reason(&self, state: AdminState) -> StateReason {
+    pub fn reason(&self, state: AdminState) -> StateReason {
         let by = Arc::clone(&self.operator);
         if self.before_restart {
             StateReason::SetBeforeRestart { state, by, at: self.at }

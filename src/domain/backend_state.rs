@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state of a backend. Only those that are up are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
     /// Found, and not yet checked.

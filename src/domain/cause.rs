@@ -12,7 +12,7 @@ use crate::sanitize;
 /// The longest [`Cause`], in characters. Pointsman's own longest causes, lists of errors in a file of backends, have
 /// about 900. The journal keeps 4,096 events, so that all their causes take at most 4 MiB, or 16 MiB of four-byte
 /// characters.
-pub(crate) const LONGEST: usize = 1024;
+pub const LONGEST: usize = 1024;
 
 /// Marks where a text is cut.
 const CUT: char = '…';
@@ -63,7 +63,7 @@ impl fmt::Debug for Cause {
 
 /// The text in at most `limit` characters, ending with an ellipsis if it was cut, and safe to show
 /// ([`sanitize::shown`]). It reads no further than that: megabytes cost no more than a short text.
-pub(crate) fn bounded(text: &str, limit: usize) -> String {
+pub fn bounded(text: &str, limit: usize) -> String {
     let mut characters = text.chars();
     let mut kept: String = characters.by_ref().take(limit).map(sanitize::shown).collect();
     if characters.next().is_some() && kept.pop().is_some() {

@@ -10,7 +10,7 @@ use super::{Client, CloseReason, PoolMatch, PoolShare, Rejection, Route, Routing
 /// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
 #[derive(Clone, Debug)]
-pub(crate) struct ConnectionRecord {
+pub struct ConnectionRecord {
     /// Its number, unique within the process.
     pub conn: u64,
     /// The client.
@@ -43,7 +43,7 @@ pub(crate) struct ConnectionRecord {
 
 /// The backend that a connection was routed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConnectedBackend {
+pub struct ConnectedBackend {
     /// Its name.
     pub name: Arc<str>,
     /// Its address.
@@ -54,7 +54,7 @@ pub(crate) struct ConnectedBackend {
 
 /// The stage of a connection when its record was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// A backend was connected or the client was rejected; the record does not contain what followed.
     Routed,
     /// It is open.
@@ -65,7 +65,7 @@ pub(crate) enum Stage {
 
 /// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConnectionEnd {
+pub struct ConnectionEnd {
     /// Why it ended.
     pub reason: CloseReason,
     /// The side that closed first, cleanly, if one did: [`CloseReason::ClientClosed`] or
@@ -79,9 +79,9 @@ pub(crate) struct ConnectionEnd {
 
 /// The kernel's statistics of a connection's two sides at its end; `None`: there was none, or it was no TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(default)]
-pub(crate) struct TcpSides {
+pub struct TcpSides {
     /// Of the client's.
     pub client: Option<TcpInfo>,
     /// Of the backend's.
@@ -90,9 +90,9 @@ pub(crate) struct TcpSides {
 
 /// The kernel's statistics of one TCP connection (TCP_INFO in tcp(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(default)]
-pub(crate) struct TcpInfo {
+pub struct TcpInfo {
     /// The smoothed round-trip time, in microseconds.
     pub rtt_us: u32,
     /// By how much it varies, in microseconds.
@@ -111,12 +111,12 @@ pub(crate) struct TcpInfo {
 
 impl ConnectionRecord {
     /// The moment at which this record was made.
-    pub(crate) fn at(&self) -> SystemTime {
+    pub fn at(&self) -> SystemTime {
         self.accepted + self.age
     }
 
     /// Its end, if it has ended.
-    pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
+    pub fn end(&self) -> Option<&ConnectionEnd> {
         match &self.stage {
             Stage::Ended(end) => Some(end),
             Stage::Routed | Stage::Open => None,
@@ -124,32 +124,32 @@ impl ConnectionRecord {
     }
 
     /// The rule of its listener that chose its pool, if there was a choice.
-    pub(crate) fn rule(&self) -> Option<&RoutingRule> {
+    pub fn rule(&self) -> Option<&RoutingRule> {
         self.pool_match.as_ref()?.rule.as_ref()
     }
 
     /// The share by which its listener chose its pool among several.
-    pub(crate) fn share(&self) -> Option<PoolShare> {
+    pub fn share(&self) -> Option<PoolShare> {
         self.pool_match.as_ref()?.share
     }
 
     /// The server name that its client asked for, if its listener reads it.
-    pub(crate) fn server_name(&self) -> Option<&Arc<str>> {
+    pub fn server_name(&self) -> Option<&Arc<str>> {
         self.pool_match.as_ref()?.server_name.as_ref()
     }
 
     /// Whether an attempt to connect it to a backend failed.
-    pub(crate) fn has_failed_attempts(&self) -> bool {
+    pub fn has_failed_attempts(&self) -> bool {
         self.route.as_ref().is_some_and(|route| !route.failed.is_empty())
     }
 
     /// The time to connect to its backend, if it has one.
-    pub(crate) fn connect(&self) -> Option<Duration> {
+    pub fn connect(&self) -> Option<Duration> {
         self.backend.as_ref().map(|backend| backend.connect)
     }
 
     /// Updates this record from a later one of the same connection. The route stays: only the first record has one.
-    pub(crate) fn update(&mut self, later: Self) {
+    pub fn update(&mut self, later: Self) {
         let route = self.route.take().or(later.route);
         *self = Self { accepted: self.accepted, route, ..later };
     }

@@ -9,7 +9,7 @@ use super::Client;
 /// How a drain is expected to go on. The forecast is based on how long the connections of the same pools have lasted so
 /// far, those that were cut aside.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DrainForecast {
     /// Connections that are open.
@@ -31,7 +31,7 @@ pub struct DrainForecast {
 
 /// An open connection that is idle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 pub struct IdleConnection {
     /// Its number.
     pub conn: u64,

@@ -15,7 +15,7 @@ use super::{
 ///
 /// It is deserialized from the state directory, which has reasons with all their fields (`telemetry/saved_event.rs`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A backend's state changed.
@@ -32,7 +32,7 @@ pub enum Event {
         to: BackendState,
         /// Why.
         #[serde(flatten, deserialize_with = "saved_reason")]
-        #[cfg_attr(test, schemars(with = "super::StateReasonInfo"))]
+        #[cfg_attr(any(test, feature = "testing"), schemars(with = "super::StateReasonInfo"))]
         reason: StateReason,
     },
     /// A backend that was known by its address only has a name now.
@@ -319,7 +319,7 @@ fn saved_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StateReaso
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 pub struct ConfigProblem {
     /// The line of the file, from 1; `None`: the problem concerns the whole file.
     pub line: Option<usize>,
@@ -331,7 +331,7 @@ pub struct ConfigProblem {
 
 /// Which of a pool's backends its connections go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ServingTier {
     /// None is up: connections are rejected.
@@ -346,7 +346,7 @@ pub enum ServingTier {
 
 /// An endpoint that a source reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Its name.
     pub name: Arc<str>,
@@ -362,7 +362,7 @@ impl fmt::Display for Endpoint {
 
 /// What is wrong with a source's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
     pub result: Resolution,

@@ -83,7 +83,7 @@ impl Ineligible {
 
 /// The backends that were excluded from a choice before any attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Excluded {
+pub struct Excluded {
     /// Those that were not eligible.
     pub ineligible: Arc<Ineligible>,
     /// Those that were eligible, but full or above their share.
@@ -96,12 +96,12 @@ pub(crate) struct Excluded {
 
 impl Excluded {
     /// The listed ones.
-    pub(crate) fn listed(&self) -> impl Iterator<Item = &Exclusion> {
+    pub fn listed(&self) -> impl Iterator<Item = &Exclusion> {
         self.ineligible.listed.iter().chain(&self.busy)
     }
 
     /// The backends as text, without the queue.
-    pub(crate) fn backends(&self) -> String {
+    pub fn backends(&self) -> String {
         let mut parts = Vec::new();
         parts.extend((!self.ineligible.text.is_empty()).then(|| self.ineligible.text.to_string()));
         let (full, overloaded): (Vec<_>, Vec<_>) =
@@ -113,12 +113,12 @@ impl Excluded {
     }
 
     /// The queue as text, if it was full.
-    pub(crate) fn full_queue(&self) -> Option<String> {
+    pub fn full_queue(&self) -> Option<String> {
         self.queue_full.map(|waiting| format!("queue full: {waiting} waiting"))
     }
 
     /// Whether no backend was excluded and the queue had room.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ineligible.text.is_empty() && self.only_ineligible()
     }
 

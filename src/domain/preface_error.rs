@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a listener reads before it routes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PrefaceKind {
+pub enum PrefaceKind {
     /// The PROXY header (`proxy_protocol`).
     Proxy,
     /// The TLS ClientHello (`sni`, `alpn`, `hash.key: sni`).
@@ -22,7 +22,7 @@ impl fmt::Display for PrefaceKind {
 
 /// Why a listener closed a connection after its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PrefaceError {
+pub enum PrefaceError {
     /// The peer is not in `proxy_protocol.trust`.
     Untrusted,
     /// The first bytes are not the expected preface.

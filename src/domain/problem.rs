@@ -2,7 +2,7 @@
 
 /// The severity of a problem, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Severity {
+pub enum Severity {
     /// Clients fail, or will soon.
     Critical,
     /// Something is wrong, but clients are served.
@@ -11,10 +11,10 @@ pub(crate) enum Severity {
 
 impl Severity {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Critical, Self::Warning];
+    pub const ALL: [Self; 2] = [Self::Critical, Self::Warning];
 
     /// Its name in the API and in metrics.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",
             Self::Warning => "warning",
@@ -24,7 +24,7 @@ impl Severity {
 
 /// A resource that has a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Resource {
+pub enum Resource {
     /// Connections of the whole process (`runtime.max_connections`).
     Connections,
     /// Connections of a listener (`max_connections`).
@@ -45,8 +45,8 @@ pub(crate) enum Resource {
 
 impl Resource {
     /// All of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 8] = [
+    #[cfg(any(test, feature = "testing"))]
+    pub const ALL: [Self; 8] = [
         Self::Connections,
         Self::ListenerConnections,
         Self::OpenFiles,
@@ -58,7 +58,7 @@ impl Resource {
     ];
 
     /// Its name in the API.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::ListenerConnections => "listener_connections",
@@ -74,7 +74,7 @@ impl Resource {
 
 /// The kind of a problem. Of two problems of equal severity, the earlier kind comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ProblemKind {
+pub enum ProblemKind {
     /// A pool has no eligible backend.
     NoBackend,
     /// Too few backends of a pool are up, so that all are used.
@@ -123,8 +123,8 @@ pub(crate) enum ProblemKind {
 
 impl ProblemKind {
     /// All of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 29] = {
+    #[cfg(any(test, feature = "testing"))]
+    pub const ALL: [Self; 29] = {
         use Resource::{
             AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
@@ -162,7 +162,7 @@ impl ProblemKind {
     };
 
     /// Its name in the API.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::NoBackend => "no_backend",
             Self::Panic => "panic",

@@ -6,7 +6,7 @@ use super::{PrefaceError, PrefaceKind};
 
 /// Why a listener rejected a connection before it was routed: the details of its close reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
+pub enum Rejection {
     /// The listener does not admit its client's address (`denied`).
     Address,
     /// No rule of the listener matches, and it has no default (`denied`).
@@ -21,7 +21,7 @@ pub(crate) enum Rejection {
 
 /// A limit of a listener that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LimitReached {
+pub enum LimitReached {
     /// The listener's `max_connections`.
     Listener,
     /// `per_client.connections`.
@@ -32,7 +32,7 @@ pub(crate) enum LimitReached {
 
 impl LimitReached {
     /// The name of a client's limit in metrics.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Listener => "listener",
             Self::ClientConnections => "connections",

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::{Algorithm, Cause, Client, Excluded, SocketAddress};
 
 /// The number of candidates of a choice that are listed with their connections.
-pub(crate) const SHOWN: usize = 16;
+pub const SHOWN: usize = 16;
 
 /// How a connection was routed, or why it got no backend. The backend is in the connection's record.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
+pub struct Route {
     /// Time from the accept to this decision.
     pub after: Duration,
     /// The algorithm that chose.
@@ -44,12 +44,12 @@ pub(crate) struct Route {
 
 impl Route {
     /// All backends that were excluded, those that were tried included, as text; empty: none was.
-    pub(crate) fn skipped(&self) -> impl fmt::Display + '_ {
+    pub fn skipped(&self) -> impl fmt::Display + '_ {
         Skipped(self)
     }
 
     /// Whether a backend was excluded, or the queue had no room.
-    pub(crate) fn has_skipped(&self) -> bool {
+    pub fn has_skipped(&self) -> bool {
         !self.excluded.is_empty() || !self.failed.is_empty()
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Skipped<'_> {
 
 /// An attempt to connect to a backend that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FailedAttempt {
+pub struct FailedAttempt {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Its address.
@@ -85,8 +85,8 @@ pub(crate) struct FailedAttempt {
 
 /// Which of a pool's backends a choice was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename_all = "lowercase"))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
+#[cfg_attr(any(test, feature = "testing"), schemars(rename_all = "lowercase"))]
 pub enum RouteTier {
     /// Primary backends.
     Primaries,
@@ -145,10 +145,10 @@ impl CandidateSet {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Route {
     /// The route of a connection to the only backend of a pool.
-    pub(crate) fn to_only_backend() -> Self {
+    pub fn to_only_backend() -> Self {
         Self {
             after: Duration::ZERO,
             algorithm: Algorithm::RoundRobin,
@@ -173,7 +173,7 @@ impl Route {
     }
 
     /// The same after a failed attempt at another backend, `z`.
-    pub(crate) fn after_failed_attempt() -> Self {
+    pub fn after_failed_attempt() -> Self {
         let failed = FailedAttempt {
             backend: "z".into(),
             address: "10.0.0.9:80".parse().expect("an address"),

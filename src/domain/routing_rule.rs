@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// A rule of a listener that assigns connections to a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RoutingRule {
+pub enum RoutingRule {
     /// The client's address is in this network (`sources`).
     Source(IpNet),
     /// The client offers this application protocol (`alpn`).
@@ -31,7 +31,7 @@ impl fmt::Display for RoutingRule {
 
 /// A pool's share of a listener's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PoolShare {
+pub struct PoolShare {
     /// Its number in the configuration.
     pub share: u32,
     /// The sum of these numbers, of the pools that could be chosen.
@@ -40,7 +40,7 @@ pub(crate) struct PoolShare {
 
 /// How a connection's pool was found, where the listener has rules or reads the ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PoolMatch {
+pub struct PoolMatch {
     /// The rule that matched; `None`: none did, or the listener has none.
     pub rule: Option<RoutingRule>,
     /// The share by which the pool was chosen among several.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An address that clients can connect to. Its text is `10.0.0.1:5000`, `[::1]:5000` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(with = "String"))]
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema), schemars(with = "String"))]
 pub enum SocketAddress {
     /// An IP address and a TCP port; to listen on port 0 lets the kernel choose one.
     Tcp(SocketAddr),
@@ -20,7 +20,7 @@ pub enum SocketAddress {
 
 impl SocketAddress {
     /// What the text of a Unix socket's address begins with.
-    pub(crate) const UNIX: &'static str = "unix:";
+    pub const UNIX: &'static str = "unix:";
 
     /// The IP address and port; `None`: it is a Unix socket.
     pub fn tcp(&self) -> Option<SocketAddr> {

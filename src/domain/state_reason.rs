@@ -409,8 +409,8 @@ impl Serialize for StateReason {
 
 /// A reason in the API.
 #[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct StateReasonInfo {
+#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
+pub(super) struct StateReasonInfo {
     /// Why, as a word for tools, such as `failures`.
     reason: &'static str,
     /// Why, in words.

@@ -19,7 +19,7 @@ pub(super) type CheckSink = Box<dyn Fn(Checked) + Send>;
 
 /// A running checker; it stops when dropped.
 #[derive(Debug)]
-pub(crate) struct Checker {
+pub struct Checker {
     check_now: Arc<Notify>,
     check_soon: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
@@ -27,7 +27,7 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Checks `backend` at once, and then every `health.every` at its own offset. Needs a tokio runtime.
-    pub(crate) fn start(backend: &SocketAddress, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
+    pub fn start(backend: &SocketAddress, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         // Behind a port of its own is another server, which expects no PROXY header.
         let (address, proxy_header) = match (backend, health.port) {
             (SocketAddress::Tcp(backend), Some(port)) => (SocketAddr::new(backend.ip(), port).into(), None),
@@ -61,13 +61,13 @@ impl Checker {
     }
 
     /// Checks at once; the regular checks keep their times.
-    pub(crate) fn check_now(&self) {
+    pub fn check_now(&self) {
         self.check_now.notify_one();
     }
 
     /// Starts the next check `health.fast_every`, if set, after the start of the last one. The receiver of the results
     /// calls this after each result while the verdict is in transition.
-    pub(crate) fn check_soon(&self) {
+    pub fn check_soon(&self) {
         self.check_soon.notify_one();
     }
 }

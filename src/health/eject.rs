@@ -13,7 +13,7 @@ const LONGEST: u32 = 10;
 
 /// The ejections of one backend.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ejection {
+pub struct Ejection {
     /// The last one, if any.
     last: Option<LastEjection>,
 }
@@ -29,12 +29,12 @@ struct LastEjection {
 
 impl Ejection {
     /// The end of the present ejection, and its reason.
-    pub(crate) fn out(&self, now: Instant) -> Option<(Instant, &StateReason)> {
+    pub fn out(&self, now: Instant) -> Option<(Instant, &StateReason)> {
         self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.reason))
     }
 
     /// Ejects the backend; `period` is the length of a first ejection. Returns the reason for its state.
-    pub(crate) fn eject(&mut self, period: Duration, why: EjectionReason, now: Instant) -> StateReason {
+    pub fn eject(&mut self, period: Duration, why: EjectionReason, now: Instant) -> StateReason {
         let recent = self.last.as_ref().filter(|last| now < last.until + last.time);
         let times = recent.map_or(1, |last| last.times.saturating_add(1).min(LONGEST));
         let time = period * times;
@@ -44,7 +44,7 @@ impl Ejection {
     }
 
     /// Ends the ejection now.
-    pub(crate) fn lift(&mut self, now: Instant) {
+    pub fn lift(&mut self, now: Instant) {
         if let Some(last) = &mut self.last {
             last.until = last.until.min(now);
         }

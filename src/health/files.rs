@@ -21,7 +21,7 @@ pub(super) async fn password(file: Option<&Path>) -> Result<Option<String>, Chec
 }
 
 /// What is wrong with the files that a check needs, as far as it can be known without a backend.
-pub(crate) async fn problems(health: &Health) -> Vec<String> {
+pub async fn problems(health: &Health) -> Vec<String> {
     let password_file = match &health.check {
         Check::Postgres(check) => check.password_file.as_deref(),
         Check::Redis(check) => check.password_file.as_deref(),

@@ -11,13 +11,13 @@ const CALM: Duration = Duration::from_secs(10);
 
 /// Whether a check that waited this long for a slot is late: by more than half of its interval. The failure of a backend
 /// is detected later by the same time.
-pub(crate) fn is_late(waited: Duration, every: Duration) -> bool {
+pub fn is_late(waited: Duration, every: Duration) -> bool {
     waited > NEGLIGIBLE.max(every / 2)
 }
 
 /// Follows the checks of one pool.
 #[derive(Debug, Default)]
-pub(crate) struct Lateness(Option<LatePeriod>);
+pub struct Lateness(Option<LatePeriod>);
 
 #[derive(Debug)]
 struct LatePeriod {
@@ -28,7 +28,7 @@ struct LatePeriod {
 
 /// A change between late and on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LatenessChange {
+pub enum LatenessChange {
     /// Checks run late now.
     Late,
     /// Checks are on time again.
@@ -42,7 +42,7 @@ pub(crate) enum LatenessChange {
 
 impl Lateness {
     /// Records a check that has just ended and that repeats every `every`.
-    pub(crate) fn on(&mut self, late: bool, every: Duration, now: Instant) -> Option<LatenessChange> {
+    pub fn on(&mut self, late: bool, every: Duration, now: Instant) -> Option<LatenessChange> {
         match &mut self.0 {
             None if late => {
                 self.0 = Some(LatePeriod { since: now, last: now, checks: 1 });
@@ -59,7 +59,7 @@ impl Lateness {
     }
 
     /// Records that the pool has no more checks.
-    pub(crate) fn end(&mut self) -> Option<LatenessChange> {
+    pub fn end(&mut self) -> Option<LatenessChange> {
         let LatePeriod { since, last, checks } = self.0.take()?;
         Some(LatenessChange::OnTime { after: last.duration_since(since), checks })
     }

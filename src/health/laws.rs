@@ -28,7 +28,7 @@ thread_local! {
 ///
 /// # Panics
 /// If a law does not hold.
-pub(crate) fn check(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     if let Some((selector, response)) = bytes.split_first() {
         PEER.with(|peer| peer.check(usize::from(*selector), response));
     }

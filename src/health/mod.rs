@@ -10,9 +10,9 @@ mod eject;
 mod exchange;
 mod files;
 mod http;
-pub(crate) mod late;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
+pub mod late;
+#[cfg(any(test, feature = "laws"))]
+pub mod laws;
 mod pace;
 mod postgres;
 mod redis;
@@ -29,12 +29,12 @@ use tokio::time::Instant;
 use crate::config::{Check, SourceAddress};
 use crate::domain::{Cause, CheckFailure, CheckKind, SocketAddress};
 use crate::protocol::proxy_header::ProxyVersion;
-pub(crate) use checker::Checker;
-pub(crate) use eject::Ejection;
-pub(crate) use files::problems as file_problems;
+pub use checker::Checker;
+pub use eject::Ejection;
+pub use files::problems as file_problems;
 pub use pace::Pace;
-pub(crate) use pace::PoolPace;
-pub(crate) use rise_fall::{RiseFall, Run, Verdict};
+pub use pace::PoolPace;
+pub use rise_fall::{RiseFall, Run, Verdict};
 use tls::TlsClient;
 
 /// The result of one check.

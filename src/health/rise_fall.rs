@@ -2,7 +2,7 @@
 
 /// The state of a backend according to its check results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// There is no result yet.
     Unchecked,
     /// It can receive connections.
@@ -23,7 +23,7 @@ pub struct Run {
 /// Counts results in a row. The very first result counts alone: a new backend need not wait for `rise`, and gets no
 /// connections while it fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RiseFall {
+pub struct RiseFall {
     verdict: Verdict,
     run: Run,
     /// A live connection failed, and too few results in a row agree since then.
@@ -32,29 +32,29 @@ pub(crate) struct RiseFall {
 
 impl RiseFall {
     /// No result yet.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::presumed(Verdict::Unchecked)
     }
 
     /// A verdict that is adopted without a check.
-    pub(crate) fn presumed(verdict: Verdict) -> Self {
+    pub fn presumed(verdict: Verdict) -> Self {
         let run = Run { passed: verdict == Verdict::Passing, length: 0 };
         Self { verdict, run, suspected: false }
     }
 
     /// The verdict of the results so far.
-    pub(crate) fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     /// The last results.
-    pub(crate) fn run(&self) -> Run {
+    pub fn run(&self) -> Run {
         self.run
     }
 
     /// Whether the next result may change the verdict, so that it should come soon: there is none yet, the last results
     /// contradict it, or a live connection failed and since then too few results agree.
-    pub(crate) fn in_transition(&self) -> bool {
+    pub fn in_transition(&self) -> bool {
         match self.verdict {
             Verdict::Unchecked => true,
             _ if self.suspected => true,
@@ -63,12 +63,12 @@ impl RiseFall {
     }
 
     /// A live connection failed: one passed check does not clear the backend, but `rise` in a row do.
-    pub(crate) fn suspect(&mut self) {
+    pub fn suspect(&mut self) {
         self.suspected = true;
     }
 
     /// Records one result; returns the verdict when it changes. `rise` and `fall` are at least 1.
-    pub(crate) fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
+    pub fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
         let length = if self.run.passed == passed { self.run.length.saturating_add(1) } else { 1 };
         self.run = Run { passed, length };
         self.suspected &= length < if passed { rise } else { fall };

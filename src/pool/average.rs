@@ -11,7 +11,7 @@ const WEIGHT: f64 = 1.0 / 8.0;
 
 /// Half of the longest time that [`Latency::recent`] covers: long enough for percentiles of a few connections, short
 /// enough to show a change soon.
-pub(crate) const RECENT: Duration = Duration::from_secs(30);
+pub const RECENT: Duration = Duration::from_secs(30);
 
 /// A moving average of durations. Of two concurrent updates, one may be lost: the value is only displayed, so it needs
 /// no lock and no retry loop.

@@ -48,7 +48,7 @@ impl Handle {
     }
 
     /// The same with what is known of its backends from the process before, and with where to save what operators set.
-    pub(crate) fn restore(
+    pub fn restore(
         name: Arc<str>,
         config: &config::Pool,
         own: &Arc<OwnAddresses>,

@@ -13,7 +13,7 @@ use crate::state_directory::SavedBackend;
 
 /// An input of the pool state.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub enum Input {
     /// A source was polled.
     Observed(SourceKey, Observation),
     /// The key of a backend, the number of a check, and its result.
@@ -50,7 +50,7 @@ pub enum Command {
 
 /// An effect of inputs: an event to report, or a command to the pool's task. Effects are carried out in order.
 #[derive(Debug)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Report an event.
     Report(Event),
     /// Count that a backend entered a state; if it is gone, keep its totals.
@@ -75,7 +75,7 @@ pub(crate) enum Effect {
 
 impl Effect {
     /// Whether it changes the pool's snapshot or status.
-    pub(crate) fn shows(&self) -> bool {
+    pub fn shows(&self) -> bool {
         match self {
             Self::CountState(..) | Self::Reshape => true,
             Self::Report(event) => matches!(

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Ages from 0 to 49 days, at which the last bucket begins; two buckets for each doubling.
 const BUCKETS: usize = 64;
 /// The longest time that is forecast.
-pub(crate) const HORIZON: Duration = Duration::from_millis(lower_bound(BUCKETS - 1));
+pub const HORIZON: Duration = Duration::from_millis(lower_bound(BUCKETS - 1));
 /// The share of connections for whose end a time is told: the few after them may take any time.
 const MOST: f64 = 0.95;
 
@@ -32,7 +32,7 @@ const fn lower_bound(bucket: usize) -> u64 {
 
 /// How many connections have which age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ages([u64; BUCKETS]);
+pub struct Ages([u64; BUCKETS]);
 
 impl Default for Ages {
     fn default() -> Self {
@@ -42,17 +42,17 @@ impl Default for Ages {
 
 impl Ages {
     /// Adds a connection of that age.
-    pub(crate) fn add(&mut self, age: Duration) {
+    pub fn add(&mut self, age: Duration) {
         self.0[bucket(age)] += 1;
     }
 
     /// Adds other connections.
-    pub(crate) fn add_all(&mut self, others: &Self) {
+    pub fn add_all(&mut self, others: &Self) {
         self.0.iter_mut().zip(others.0).for_each(|(sum, n)| *sum += n);
     }
 
     /// How many connections.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
@@ -69,7 +69,7 @@ impl Ages {
 
 /// The lifetimes of the connections that a pool has relayed to their end. All workers write it, without a lock.
 #[derive(Debug)]
-pub(crate) struct Lifetimes {
+pub struct Lifetimes {
     finished: [AtomicU64; BUCKETS],
     cut: [AtomicU64; BUCKETS],
 }
@@ -83,13 +83,13 @@ impl Default for Lifetimes {
 
 impl Lifetimes {
     /// Counts a connection that ended at that age: by its client or its backend, or it was cut from here.
-    pub(crate) fn ended(&self, age: Duration, cut: bool) {
+    pub fn ended(&self, age: Duration, cut: bool) {
         let counts = if cut { &self.cut } else { &self.finished };
         counts[bucket(age)].fetch_add(1, Relaxed);
     }
 
     /// What they tell of connections; `open` are all open connections of the pool.
-    pub(crate) fn life_table(&self, open: &Ages) -> LifeTable {
+    pub fn life_table(&self, open: &Ages) -> LifeTable {
         let read = |counts: &[AtomicU64; BUCKETS]| Ages(std::array::from_fn(|n| counts[n].load(Relaxed)));
         LifeTable::new(&read(&self.finished), &read(&self.cut), open)
     }
@@ -97,7 +97,7 @@ impl Lifetimes {
 
 /// How likely a connection is to last.
 #[derive(Clone, Debug)]
-pub(crate) struct LifeTable {
+pub struct LifeTable {
     /// The cumulative hazard at the least age of each bucket: the chance to reach an age `b` from an age `a` is
     /// `exp(hazard(a) - hazard(b))`.
     hazard: [f64; BUCKETS],
@@ -135,14 +135,14 @@ impl LifeTable {
     }
 
     /// Whether a connection of that age is more likely than not still open after `time`.
-    pub(crate) fn probably_lasts(&self, age: Duration, time: Duration) -> bool {
+    pub fn probably_lasts(&self, age: Duration, time: Duration) -> bool {
         self.lasts(age, time) >= 0.5
     }
 }
 
 /// What is expected of open connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// The number of finished connections that the forecast is based on.
     pub observed: u64,
     /// The time until 95 % of the open connections have finished; `None`: longer than the limit.
@@ -153,7 +153,7 @@ pub(crate) struct Expected {
 
 /// What is expected of the open connections of some pools, each with its life table, within `limit`; `None`: they have no
 /// limit.
-pub(crate) fn expect(pools: &[(LifeTable, Ages)], limit: Option<Duration>) -> Expected {
+pub fn expect(pools: &[(LifeTable, Ages)], limit: Option<Duration>) -> Expected {
     let limit = limit.unwrap_or(HORIZON).min(HORIZON);
     let open: u64 = pools.iter().map(|(_, ages)| ages.total()).sum();
     let left = |time: Duration| -> f64 {

@@ -18,11 +18,11 @@ use crate::health::{Ejection, RiseFall, Verdict};
 use crate::telemetry::histogram::DurationCounts;
 
 /// The number of steps in which a backend that came up reaches its full share (`slow_start`).
-pub(crate) const STEPS: u32 = 10;
+pub const STEPS: u32 = 10;
 
 /// A backend and its facts.
 #[derive(Clone, Debug)]
-pub(crate) struct Member {
+pub struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
     /// Its state.

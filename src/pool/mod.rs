@@ -5,19 +5,19 @@
 //! which alone decides the states of the backends; each change is published as a new [`PoolSnapshot`].
 
 mod average;
-pub(crate) mod backend;
+pub mod backend;
 mod checkers;
 mod counters;
 mod handle;
-pub(crate) mod input;
-pub(crate) mod lifetimes;
-pub(crate) mod member;
+pub mod input;
+pub mod lifetimes;
+pub mod member;
 mod message;
 mod outliers;
-pub(crate) mod queue;
+pub mod queue;
 mod snapshot;
 mod sources;
-pub(crate) mod state_machine;
+pub mod state_machine;
 mod task;
 mod totals;
 
@@ -31,21 +31,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::discovery::Found;
-pub(crate) use crate::domain::Failure;
+pub use crate::domain::Failure;
 use crate::domain::{AdminState, SetBy};
 use crate::telemetry::flow::{Flows, Reading};
-pub(crate) use average::{BackendLatency, Latency, RECENT};
-pub(crate) use backend::Backend;
-pub(crate) use counters::Counters;
+pub use average::{BackendLatency, Latency, RECENT};
+pub use backend::Backend;
+pub use counters::Counters;
 pub use handle::Handle;
-pub(crate) use input::Command;
-pub(crate) use lifetimes::Lifetimes;
+pub use input::Command;
+pub use lifetimes::Lifetimes;
 use message::Message;
-pub(crate) use outliers::{SlowBackend, slow_backends};
-pub(crate) use queue::Queue;
-pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
-pub(crate) use state_machine::{NotAdded, NotRemoved, PoolHandOver};
-pub(crate) use totals::Totals;
+pub use outliers::{SlowBackend, slow_backends};
+pub use queue::Queue;
+pub use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
+pub use state_machine::{NotAdded, NotRemoved, PoolHandOver};
+pub use totals::Totals;
 
 /// A pool as the proxy uses it. Workers read it; only its own task publishes.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct Pool {
     /// The counters of the pool as a whole.
     pub counters: Counters,
     /// How long the connections of its backends have lasted.
-    pub(crate) lifetimes: Lifetimes,
+    pub lifetimes: Lifetimes,
     /// The connections routed to the pool that reached no backend.
     pub unserved: Flows,
     /// The clients that wait for a slot at a backend.
@@ -130,7 +130,7 @@ impl Pool {
     }
 
     /// Drains a backend whose replica is being removed, and returns when the status shows it.
-    pub(crate) async fn drain_for_removal(&self, backend: &Backend) {
+    pub async fn drain_for_removal(&self, backend: &Backend) {
         self.send_command_by(backend, Command::SetAdminState(AdminState::Draining), SetBy::removal()).await;
     }
 
@@ -141,7 +141,7 @@ impl Pool {
     }
 
     /// What a process that takes over from this one needs to know of the pool.
-    pub(crate) async fn hand_over(&self) -> PoolHandOver {
+    pub async fn hand_over(&self) -> PoolHandOver {
         let (reply, replied) = oneshot::channel();
         let _ = self.messages.send(Message::HandOver { reply });
         replied.await.unwrap_or_default() // a stopped pool has nothing to hand over

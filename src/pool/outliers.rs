@@ -9,7 +9,7 @@ use crate::config;
 /// the backend, its median, and that of the others.
 ///
 /// Each is compared with the others alone, as among few backends a slow one would raise its own threshold.
-pub(crate) fn outliers<K: Copy>(
+pub(super) fn outliers<K: Copy>(
     mut medians: Vec<(Duration, K)>,
     factor: f64,
     floor: Duration,
@@ -32,7 +32,7 @@ const COMPARED_FROM: u64 = 5;
 
 /// A backend whose median time to the first byte in the last minute is out of line with that of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlowBackend {
+pub struct SlowBackend {
     /// Its median.
     pub median: Duration,
     /// The median of the other backends.
@@ -41,14 +41,14 @@ pub(crate) struct SlowBackend {
 
 impl SlowBackend {
     /// How many times as long as that of the others its median is.
-    pub(crate) fn times_slower(self) -> f64 {
+    pub fn times_slower(self) -> f64 {
         let times = self.median.as_secs_f64() / self.others.as_secs_f64().max(1e-6);
         (times * 10.0).round() / 10.0
     }
 }
 
 /// The slow backends of a pool, by their index in `members`, with the limits of `eject.slow` or its defaults.
-pub(crate) fn slow_backends(members: &[Entry], settings: &config::Pool) -> Vec<(usize, SlowBackend)> {
+pub fn slow_backends(members: &[Entry], settings: &config::Pool) -> Vec<(usize, SlowBackend)> {
     let medians = members.iter().enumerate().filter_map(|(index, entry)| {
         let recent = entry.backend.latency.first_byte.recent();
         let median = (recent.total() >= COMPARED_FROM).then(|| recent.quantile(0.5))??;

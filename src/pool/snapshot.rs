@@ -20,7 +20,7 @@ use crate::domain::{
 use crate::telemetry::flow::Reading;
 
 /// The maximum number of excluded backends that are listed per kind of reason; the rest are counted.
-pub(crate) const NAMED: usize = 8;
+pub const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::domain::PrefaceError;
 use crate::domain::PrefaceKind::Tls;
 
 /// The most bytes that are read for a ClientHello, as many as nginx reads. One with post-quantum keys has about 2,000.
-pub(crate) const LONGEST: usize = 16 * 1024;
+pub const LONGEST: usize = 16 * 1024;
 /// The type of records with handshake messages (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
 /// The major version in all records since SSL 3.0.
@@ -32,7 +32,7 @@ const MOST_RECORDS: usize = 64;
 
 /// Why a client is refused, as a fatal alert (RFC 8446, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Alert {
+pub enum Alert {
     /// No server has the name that it asks for (RFC 6066, section 3).
     UnrecognizedName = 112,
     /// It offers application protocols, and none is known (RFC 7301, section 3.2).
@@ -43,14 +43,14 @@ pub(crate) enum Alert {
 
 impl Alert {
     /// The record with it.
-    pub(crate) fn record(self) -> [u8; 7] {
+    pub fn record(self) -> [u8; 7] {
         [21, MAJOR_VERSION, 1, 0, 2, 2, self as u8]
     }
 }
 
 /// What a ClientHello contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ClientHello {
+pub struct ClientHello {
     /// The server name, in lower case, without a dot at its end; with Encrypted Client Hello it is the outer name.
     /// `None`: there is none, or it is not a DNS name.
     pub server_name: Option<String>,
@@ -61,11 +61,11 @@ pub(crate) struct ClientHello {
 /// Application protocols in the client's order of preference, in the form of the extension: each name after its length
 /// in one byte. There may be thousands of short ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Protocols(Vec<u8>);
+pub struct Protocols(Vec<u8>);
 
 impl Protocols {
     /// The names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut list = Parser(&self.0);
         std::iter::from_fn(move || list.short_vector())
     }
@@ -79,7 +79,7 @@ impl<'a> FromIterator<&'a [u8]> for Protocols {
 }
 
 /// Reads a ClientHello at the beginning of `bytes`, in one record or several; `None`: more bytes are needed.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, PrefaceError> {
+pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, PrefaceError> {
     let needs_more = if bytes.len() < LONGEST { Ok(None) } else { Err(PrefaceError::TooLong(Tls)) };
     // The type of the message, behind the header of the first record.
     if bytes.get(5).is_some_and(|kind| *kind != CLIENT_HELLO) {
@@ -108,7 +108,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, PrefaceError> {
 
 /// Whether `bytes` are a ClientHello or the beginning of one, and nothing else: without a record after it, such as one of
 /// early data (RFC 8446, section 4.2.10).
-pub(crate) fn is_alone(bytes: &[u8]) -> bool {
+pub fn is_alone(bytes: &[u8]) -> bool {
     if bytes.get(5) != Some(&CLIENT_HELLO) || bytes.len() > LONGEST {
         return false;
     }
@@ -206,7 +206,7 @@ fn normalized(name: &[u8]) -> Option<String> {
 }
 
 /// Whether it is the name of a host in DNS, possibly with underscores, and without a dot at its end.
-pub(crate) fn is_dns_name(name: &str) -> bool {
+pub fn is_dns_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(good);
     name.len() <= LONGEST_NAME && name.split('.').all(label) && name.parse::<Ipv4Addr>().is_err()

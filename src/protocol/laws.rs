@@ -10,7 +10,7 @@ use super::proxy_header::{self, ProxyVersion};
 ///
 /// # Panics
 /// If a law does not hold.
-pub(crate) fn check(bytes: &[u8]) {
+pub fn check(bytes: &[u8]) {
     extends(bytes, |bytes| client_hello::parse(bytes).map(|hello| hello.is_some()));
     if let Ok(Some(hello)) = client_hello::parse(bytes) {
         assert!(hello.server_name.is_none_or(|name| is_dns_name(&name) && name == name.to_ascii_lowercase()));

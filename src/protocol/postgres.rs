@@ -2,37 +2,37 @@
 //! Formats" in PostgreSQL's documentation of its frontend/backend protocol).
 
 /// A request for TLS: its length, and a code in place of the version.
-pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// A request for encryption by GSSAPI.
 const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 /// The server's answer that it is ready for a ClientHello.
-pub(crate) const ACCEPTED: u8 = b'S';
+pub const ACCEPTED: u8 = b'S';
 /// The server's answer that it does not offer the encryption.
-pub(crate) const NOT_OFFERED: u8 = b'N';
+pub const NOT_OFFERED: u8 = b'N';
 
 /// The length of a request to cancel a query: its length, a code, and the process ID and the key of a session.
-pub(crate) const CANCEL_REQUEST: usize = 16;
+pub const CANCEL_REQUEST: usize = 16;
 
 /// The request to cancel a query, if `bytes` are one.
-pub(crate) fn cancel_request(bytes: &[u8]) -> Option<[u8; CANCEL_REQUEST]> {
+pub fn cancel_request(bytes: &[u8]) -> Option<[u8; CANCEL_REQUEST]> {
     bytes.try_into().ok().filter(|_| bytes.starts_with(&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e]))
 }
 
 /// Whether `bytes` are a request for encryption and nothing else.
-pub(crate) fn is_request(bytes: &[u8]) -> bool {
+pub fn is_request(bytes: &[u8]) -> bool {
     [SSL_REQUEST, GSS_REQUEST].iter().any(|request| bytes == request)
 }
 
 /// Whether `bytes` are a whole startup message (of protocol version 3) and nothing else. The server answers it before the
 /// client may go on.
-pub(crate) fn is_startup(bytes: &[u8]) -> bool {
+pub fn is_startup(bytes: &[u8]) -> bool {
     let Some(([a, b, c, d, 0, 3], _)) = bytes.split_first_chunk() else { return false };
     u32::from_be_bytes([*a, *b, *c, *d]) as usize == bytes.len()
 }
 
 /// What the first bytes of a client are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FirstBytes {
+pub enum FirstBytes {
     /// A request for TLS.
     SslRequest,
     /// A request for encryption by GSSAPI.
@@ -45,7 +45,7 @@ pub(crate) enum FirstBytes {
 
 impl FirstBytes {
     /// What `bytes` begin with.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         match bytes.first_chunk() {
             Some(&SSL_REQUEST) => Self::SslRequest,
             Some(&GSS_REQUEST) => Self::GssRequest,

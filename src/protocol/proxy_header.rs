@@ -8,7 +8,7 @@ use crate::domain::PrefaceError;
 use crate::domain::PrefaceKind::Proxy;
 
 /// The longest header that is accepted, in bytes: as long as nginx accepts. Version 1 has at most 107 (section 2.1).
-pub(crate) const LONGEST: usize = 4096;
+pub const LONGEST: usize = 4096;
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum ProxyVersion {
 
 /// The two ends of a connection, IPv4-mapped IPv6 addresses as IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoints {
+pub struct Endpoints {
     /// The client's address.
     pub source: SocketAddr,
     /// The address that the client connected to.
@@ -30,7 +30,7 @@ pub(crate) struct Endpoints {
 
 impl Endpoints {
     /// Of a client at `source` that connected to `destination`.
-    pub(crate) fn new(source: SocketAddr, destination: SocketAddr) -> Self {
+    pub fn new(source: SocketAddr, destination: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Self { source: canonical(source), destination: canonical(destination) }
     }
@@ -55,7 +55,7 @@ pub(super) enum SameFamily {
 
 /// What a header contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProxyHeader {
+pub struct ProxyHeader {
     /// The relayed connection; `None`: the proxy's own connection is meant (LOCAL), or the header has no TCP addresses
     /// (UNKNOWN, UNSPEC, datagrams, Unix sockets).
     pub endpoints: Option<Endpoints>,
@@ -66,7 +66,7 @@ pub(crate) struct ProxyHeader {
 
 /// The types of TLVs that a proxy adds (section 2.2).
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Tlv {
+pub enum Tlv {
     /// `PP2_TYPE_AUTHORITY`: the server name that a TLS client asks for.
     Authority = 0x02,
     /// `PP2_TYPE_UNIQUE_ID`: at most 128 bytes that identify the connection.
@@ -76,7 +76,7 @@ pub(crate) enum Tlv {
 impl ProxyHeader {
     /// Adds a TLV, unless the header has one of that type, which a proxy closer to the client has set, or would become
     /// too long.
-    pub(crate) fn add(&mut self, tlv: Tlv, value: &[u8]) {
+    pub fn add(&mut self, tlv: Tlv, value: &[u8]) {
         let kind = tlv as u8;
         let fits = self.tlvs.len() + 3 + value.len() <= proxy_v2::MOST_TLVS;
         if !fits || proxy_v2::split(&self.tlvs).any(|(present, _)| present == kind) {
@@ -90,7 +90,7 @@ impl ProxyHeader {
 }
 
 /// Reads a header at the beginning of `bytes`, and how many bytes it has; `None`: more bytes are needed.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, PrefaceError> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, PrefaceError> {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);
     if begins(proxy_v2::SIGNATURE) {
         proxy_v2::parse(bytes)
@@ -102,7 +102,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
 }
 
 /// A header of that version. Version 1 has no TLVs, and version 2 is LOCAL without addresses.
-pub(crate) fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
+pub fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
     match version {
         ProxyVersion::V1 => proxy_v1::write(header.endpoints),
         ProxyVersion::V2 => proxy_v2::write(header),
@@ -111,7 +111,7 @@ pub(crate) fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
 
 /// The header of a health check, which relays no connection. `own`: the two ends of the check's connection, which version
 /// 1 carries: some servers reject UNKNOWN (section 2.1). `None`: it uses a Unix socket.
-pub(crate) fn write_local(version: ProxyVersion, own: Option<Endpoints>) -> Vec<u8> {
+pub fn write_local(version: ProxyVersion, own: Option<Endpoints>) -> Vec<u8> {
     match version {
         ProxyVersion::V1 => proxy_v1::write(own),
         ProxyVersion::V2 => proxy_v2::write(&ProxyHeader::default()),

@@ -28,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The signals to close the sockets of an address.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Closing {
+pub struct Closing {
     syns_dropped: Arc<AtomicBool>,
     handed_over: Arc<AtomicBool>,
     now: CancellationToken,
@@ -37,17 +37,17 @@ pub(crate) struct Closing {
 impl Closing {
     /// Must be called before [`sockets::drop_new_syns`]: a connection that is accepted afterwards receives no data until
     /// [`sockets::restore_min_ttl`].
-    pub(crate) fn dropping_syns(&self) {
+    pub fn dropping_syns(&self) {
         self.syns_dropped.store(true, Ordering::SeqCst);
     }
 
     /// Makes the sockets accept the connections that the kernel has completed, and then close.
-    pub(crate) fn now(&self) {
+    pub fn now(&self) {
         self.now.cancel();
     }
 
     /// Makes this process stop accepting: another process has the same sockets, and accepts what waits in them.
-    pub(crate) fn handed_over(&self) {
+    pub fn handed_over(&self) {
         self.handed_over.store(true, Ordering::SeqCst);
         self.now.cancel();
     }
@@ -55,7 +55,7 @@ impl Closing {
 
 /// A worker's own socket of a listener.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub enum Socket {
     /// On a TCP address.
     Tcp(std::net::TcpListener),
     /// On a Unix path.

@@ -11,7 +11,7 @@ use super::listener::Listener;
 
 /// The limit of open connections of the whole process.
 #[derive(Debug)]
-pub(crate) struct Limit {
+pub struct Limit {
     /// How many.
     pub connections: usize,
     /// Pipes of each worker.
@@ -22,7 +22,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// A limit of `wanted` connections, or of what the open files allow.
-    pub(crate) fn new(wanted: Option<usize>, files: &Files) -> Self {
+    pub fn new(wanted: Option<usize>, files: &Files) -> Self {
         let allowed = usize::try_from(files.clients()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let connections = wanted.map_or(allowed, |wanted| wanted.min(allowed));
         Self {
@@ -34,7 +34,7 @@ impl Limit {
     }
 
     /// Connections that hold a permit now.
-    pub(crate) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.connections.saturating_sub(self.permits.available_permits())
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Records activity of a worker's connections.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
+pub struct Pulse {
     beats: Cell<u64>,
     /// The polling task waits for the next activity.
     waiting: Cell<bool>,

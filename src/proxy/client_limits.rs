@@ -21,7 +21,7 @@ const REMEMBERED: usize = 4096;
 
 /// The clients of a listener.
 #[derive(Debug)]
-pub(crate) struct ClientLimits {
+pub struct ClientLimits {
     shards: [Mutex<Shard>; SHARDS],
     /// Randomly seeded: addresses that fall into one table cannot be chosen.
     hasher: RandomState,
@@ -36,11 +36,11 @@ struct OverLimitCounters {
 
 /// Connections over one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OverLimit {
+pub struct OverLimit {
     /// Connections that were reset.
-    pub(crate) reset: u64,
+    pub reset: u64,
     /// Connections that were only counted (`dry_run`).
-    pub(crate) only_counted: u64,
+    pub only_counted: u64,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl ClientLimits {
     }
 
     /// Connections over each limit.
-    pub(crate) fn over_limits(&self) -> [(LimitReached, OverLimit); 2] {
+    pub fn over_limits(&self) -> [(LimitReached, OverLimit); 2] {
         let read = |index: usize| {
             let OverLimitCounters { reset, only_counted } = &self.over_limits[index];
             let [reset, only_counted] = [reset, only_counted].map(|count| count.load(Ordering::Relaxed));

@@ -20,7 +20,7 @@ use crate::telemetry::shortage::Shortages;
 
 /// The part of a worker's state that other threads read.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub struct Shared {
     /// The connections that were routed, rejected or ended most recently, and those that failed.
     pub records: ConnectionRecords,
     /// Bursts that were copied because no pipe was free.
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
 }
 
 /// The state that a worker's connections share. It never leaves the worker's thread.
-pub(crate) struct WorkerContext {
+pub struct WorkerContext {
     /// The open connections.
     pub(super) table: Rc<Table>,
     /// The buffer and pipes that relay their bytes.
@@ -68,13 +68,7 @@ impl fmt::Display for ConnectionId {
 
 impl WorkerContext {
     /// The context of worker `index` of `workers`; all their connections have numbers above `numbered`.
-    pub(crate) fn new(
-        index: usize,
-        workers: usize,
-        numbered: u64,
-        limit: Arc<Limit>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub fn new(index: usize, workers: usize, numbered: u64, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
         Self {
             table: Rc::default(),
             buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),

@@ -11,7 +11,7 @@ const PART_FOR_CLIENTS: u64 = 16;
 
 /// The open-file limit, and the files that may be needed besides those of clients and pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Files {
+pub struct Files {
     limit: u64,
     reserved: u64,
     workers: u64,
@@ -20,38 +20,38 @@ pub(crate) struct Files {
 impl Files {
     /// A process with the open-file limit `limit`, of which `reserved` files are not for the connections of its
     /// `workers`.
-    pub(crate) fn new(limit: u64, reserved: u64, workers: usize) -> Self {
+    pub fn new(limit: u64, reserved: u64, workers: usize) -> Self {
         Self { limit, reserved, workers: u64::try_from(workers).unwrap_or(u64::MAX).max(1) }
     }
 
     /// The open-file limit.
-    pub(crate) fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         self.limit
     }
 
     /// The files that may be needed besides those of clients and pipes.
-    pub(crate) fn reserved(&self) -> u64 {
+    pub fn reserved(&self) -> u64 {
         self.reserved
     }
 
     /// Pipes of each worker.
-    pub(crate) fn pipes(&self) -> u64 {
+    pub fn pipes(&self) -> u64 {
         (self.limit / PART_FOR_PIPES / PER_PIPE / self.workers).min(PIPES)
     }
 
     /// The number of clients to serve at once: those for which the files always suffice, or a few if that is none.
-    pub(crate) fn clients(&self) -> u64 {
+    pub fn clients(&self) -> u64 {
         self.certain().max(self.limit / PART_FOR_CLIENTS).max(1)
     }
 
     /// The clients for which the files suffice even when the whole reserve is in use.
-    pub(crate) fn certain(&self) -> u64 {
+    pub fn certain(&self) -> u64 {
         let pipes = self.pipes() * PER_PIPE * self.workers;
         self.limit.saturating_sub(self.reserved.saturating_add(pipes)) / PER_CONNECTION
     }
 
     /// A limit with which that many clients fit.
-    pub(crate) fn needed(&self, clients: u64) -> u64 {
+    pub fn needed(&self, clients: u64) -> u64 {
         let rest = clients.saturating_mul(PER_CONNECTION).saturating_add(self.reserved);
         let all_pipes = rest.saturating_add(PIPES * PER_PIPE * self.workers);
         // Pipes take a sixteenth, and the rest, rounded up, suffices.

@@ -27,15 +27,15 @@ pub struct Listener {
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
     /// The connections that ended before their pool was known.
-    pub(crate) without_pool: Arc<Flow>,
+    pub without_pool: Arc<Flow>,
     /// The client-visible failures among them, by [`CloseReason::index`].
     failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
-    pub(crate) clients: Arc<ClientLimits>,
+    pub clients: Arc<ClientLimits>,
     /// PostgreSQL cancel requests, which all backends got.
-    pub(crate) cancel_requests: AtomicU64,
+    pub cancel_requests: AtomicU64,
     /// Bytes that its bandwidth limits have delayed: from the clients, and from the backends.
-    pub(crate) bytes_delayed: [AtomicU64; 2],
+    pub bytes_delayed: [AtomicU64; 2],
 }
 
 /// What happens to a listener's connections.
@@ -111,7 +111,7 @@ impl Listener {
     }
 
     /// The client-visible failures of connections whose pool was not known, by reason.
-    pub(crate) fn failures_without_pool(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+    pub fn failures_without_pool(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         let count = |reason: CloseReason| self.failures_without_pool[reason.index()].load(Ordering::Relaxed);
         CloseReason::ALL.into_iter().map(move |reason| (reason, count(reason))).filter(|(_, n)| *n > 0)
     }

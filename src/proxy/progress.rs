@@ -48,7 +48,7 @@ pub(super) enum Phase {
 
 /// A connection that has a backend.
 #[derive(Debug)]
-pub(crate) struct Relayed {
+pub struct Relayed {
     /// The backend.
     pub backend: Arc<Backend>,
     /// The counters of its listener's connections to that backend.
@@ -62,7 +62,7 @@ pub(crate) struct Relayed {
     /// The keepalive of the client's side; `settings` has that of the backend's side.
     pub client_keepalive: Option<WholeSeconds>,
     /// Its leases of the shadow algorithms.
-    #[expect(dead_code, reason = "held until the end: its connection counts for the shadows")]
+    #[allow(dead_code, reason = "held until the end: its connection counts for the shadows")]
     pub shadows: Option<Box<ShadowLeases>>,
 }
 

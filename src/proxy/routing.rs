@@ -136,7 +136,7 @@ impl Routing {
     }
 
     /// Continues the shares of the routing before a reload, where they are the same.
-    pub(crate) fn continue_shares(&self, before: &Self) {
+    pub fn continue_shares(&self, before: &Self) {
         let (Self::Rules(rules), Self::Rules(before)) = (self, before) else { return };
         let shares =
             |target: &Target| target.shares.iter().map(|one| (Arc::clone(&one.name), one.weight)).collect();
@@ -152,7 +152,7 @@ impl Routing {
     }
 
     /// All pools, each once, in the order of their names.
-    pub(crate) fn pools(&self) -> Vec<&Arc<Pool>> {
+    pub fn pools(&self) -> Vec<&Arc<Pool>> {
         let mut pools: Vec<_> = match self {
             Self::Pool(assignment) => assignment.pool.iter().collect(),
             Self::Rules(rules) => rules.targets().flat_map(|target| &target.pools).collect(),

@@ -27,7 +27,7 @@ const PROBES: u32 = 3;
 ///
 /// The socket is bound *before* SO_REUSEPORT is set, so that the kernel's check for a taken address is the
 /// strict one: with the option set first, two programs of one user would share the address without an error.
-pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?; // connections of an earlier run in TIME_WAIT do not matter
     if shared {
@@ -40,7 +40,7 @@ pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// A socket that listens on a reserved address. Each worker has one of its own, and the kernel spreads the
 /// connections over them (socket(7), SO_REUSEPORT).
-pub(crate) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -56,7 +56,7 @@ pub(crate) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
 }
 
 /// Continues a socket that listens already, in the process before, with these options.
-pub(crate) fn inherit(socket: OwnedFd, options: &SocketOptions) -> io::Result<Socket> {
+pub fn inherit(socket: OwnedFd, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::from(socket);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -74,7 +74,7 @@ pub(crate) fn inherit(socket: OwnedFd, options: &SocketOptions) -> io::Result<So
 
 /// Changes the options of a listening socket. Connections accepted from now on inherit them; earlier ones keep theirs.
 /// An unchanged option costs no system call.
-pub(crate) fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
+pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
     if new.keepalive != old.keepalive {
         set_keepalive(socket, new.keepalive)?;
     }
@@ -107,7 +107,7 @@ fn set_fast_open(socket: &Socket, queue: Option<NonZeroU16>) -> io::Result<()> {
 
 /// Whether the kernel supports fast open for servers (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the
 /// socket option does nothing. `true` if the setting cannot be read, so that no warning is logged without a reason.
-pub(crate) fn fast_open_served() -> bool {
+pub fn fast_open_served() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
     setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
 }
@@ -120,13 +120,13 @@ pub(crate) fn fast_open_served() -> bool {
 /// at 64 or 128). The kernel checks it for the first segment of a handshake, but not for the last one, so that
 /// handshakes in progress complete (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no privilege.
 /// Sockets accepted from now on inherit it: see [`restore_min_ttl`].
-pub(crate) fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
+pub fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
 /// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. The client's TCP retransmits the segments that
 /// were dropped in between.
-pub(crate) fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
+pub fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }
 
@@ -142,7 +142,7 @@ fn set_least_ttl(socket: BorrowedFd<'_>, ttl: libc::c_int) -> io::Result<()> {
 /// completes the handshake waits for the first bytes and travels with them, which saves a packet and wakes the backend
 /// once instead of twice (TCP_QUICKACK in tcp(7)). Keepalive is set only on connections that last: short ones save five
 /// system calls.
-pub(crate) fn begin_connect(
+pub fn begin_connect(
     address: SocketAddr,
     source: Option<SourceAddress>,
     delay_ack: bool,
@@ -164,7 +164,7 @@ pub(crate) fn begin_connect(
 }
 
 /// Returns when a connection from [`begin_connect`] is established or has failed.
-pub(crate) async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
+pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
     // The error is queried only if the kernel reports that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
     if ready.is_error()
@@ -176,13 +176,13 @@ pub(crate) async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Re
 }
 
 /// Sends the ACK that [`begin_connect`] has delayed, if it is still pending, or as soon as it is due.
-pub(crate) fn acknowledge(stream: &TcpStream) {
+pub fn acknowledge(stream: &TcpStream) {
     // It fails only on a closed socket.
     let _ = sockopt::set_tcp_quickack(stream, true);
 }
 
 /// Sets the time without a byte after which the kernel probes the peer; `None`: never.
-pub(crate) fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
+pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
     let Some(idle) = keepalive else { return socket.set_keepalive(false) };
     let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&probes)
@@ -190,7 +190,7 @@ pub(crate) fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io:
 
 /// Bytes that were written to a socket and that its peer has not acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unacknowledged {
+pub struct Unacknowledged {
     /// Bytes, including those not sent yet.
     pub bytes: u32,
     /// Segments sent and not acknowledged.
@@ -203,13 +203,13 @@ impl Unacknowledged {
     /// Whether the peer has vanished: it has not acknowledged retransmitted segments for as long as keepalive would take
     /// to detect a dead idle peer. A live peer that does not read acknowledges what it receives, so that no segment is
     /// outstanding.
-    pub(crate) fn vanished(&self, keepalive: Duration) -> bool {
+    pub fn vanished(&self, keepalive: Duration) -> bool {
         self.segments > 0 && self.silence >= keepalive + PROBE_EVERY * PROBES
     }
 }
 
 /// Queries how much of what was written to `socket` is not acknowledged (SIOCOUTQ and TCP_INFO in tcp(7)).
-pub(crate) fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
+pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
     let socket = socket.as_fd();
     // It fails only on a socket that is gone already.
     let bytes = out_queue(socket).unwrap_or(0);
@@ -225,7 +225,7 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
 }
 
 /// The kernel's statistics of a TCP connection (TCP_INFO in tcp(7)); `None`: it is a Unix socket.
-pub(crate) fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
+pub fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
     let info = tcp_info(socket.as_fd()).ok()?;
     Some(TcpInfo {
         rtt_us: info.tcpi_rtt,
@@ -269,19 +269,19 @@ fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 }
 
 /// Makes the next close of this socket a reset.
-pub(crate) fn reset_on_close(socket: impl AsFd) {
+pub fn reset_on_close(socket: impl AsFd) {
     // It fails only on a socket that is gone already.
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Raises the soft limit of open files as far as possible, and returns it.
-pub(crate) fn file_limit() -> u64 {
+pub fn file_limit() -> u64 {
     use rustix::process::{Resource, getrlimit};
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// Raises the limit of open files as far as possible, and returns it.
-pub(crate) fn raise_file_limit() -> u64 {
+pub fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

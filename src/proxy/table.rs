@@ -23,11 +23,11 @@ use crate::pool::{Backend, Pool};
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// Time between ticks, and so the maximum delay of a time limit.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// A worker's open connections.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
     penalties: RefCell<FailurePenalties>,
     some: Notify,
@@ -37,7 +37,7 @@ pub(crate) struct Table {
 
 /// The ages of a worker's open connections.
 #[derive(Debug, Default)]
-pub(crate) struct OpenAges {
+pub struct OpenAges {
     /// By pool.
     pub pools: Vec<PoolAges>,
     /// Selected connections whose pool is not known yet.
@@ -50,7 +50,7 @@ pub(crate) struct OpenAges {
 
 /// The ages of the open connections of a pool.
 #[derive(Debug)]
-pub(crate) struct PoolAges {
+pub struct PoolAges {
     /// The pool.
     pub pool: Arc<Pool>,
     /// Of all its connections.
@@ -61,7 +61,7 @@ pub(crate) struct PoolAges {
 
 /// The idle connections of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct IdleOf {
+pub struct IdleOf {
     /// How many there were.
     pub idle: u64,
     /// How many of them close now.
@@ -73,25 +73,25 @@ const LISTED: usize = 16;
 
 impl Table {
     /// Enters a connection; [`leave`](Self::leave) must follow with the key that is returned.
-    pub(crate) fn enter(&self, progress: &Rc<Progress>) -> usize {
+    pub fn enter(&self, progress: &Rc<Progress>) -> usize {
         self.some.notify_one();
         self.open.borrow_mut().insert(Rc::clone(progress))
     }
 
     /// Removes a connection that has ended.
-    pub(crate) fn leave(&self, key: usize) {
+    pub fn leave(&self, key: usize) {
         self.open.borrow_mut().remove(key);
     }
 
     /// Penalizes `backend`, which has failed a connection.
-    pub(crate) fn penalize(&self, backend: &Backend, random: &RefCell<SmallRng>) {
+    pub fn penalize(&self, backend: &Backend, random: &RefCell<SmallRng>) {
         let (mut penalties, mut random) = (self.penalties.borrow_mut(), random.borrow_mut());
         penalties.add(&backend.load, backend.unanswered(), Moment::now(), &mut *random);
         self.some.notify_one();
     }
 
     /// How many connections are open.
-    pub(crate) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open.borrow().len()
     }
 
@@ -101,12 +101,12 @@ impl Table {
     }
 
     /// How many connections were cut at the end of a drain.
-    pub(crate) fn cut(&self) -> usize {
+    pub fn cut(&self) -> usize {
         self.cut.get()
     }
 
     /// The ages of the open connections at `now`; `selected`: which of them are forecast.
-    pub(crate) fn ages(&self, selected: &ConnectionFilter, now: Moment) -> OpenAges {
+    pub fn ages(&self, selected: &ConnectionFilter, now: Moment) -> OpenAges {
         let open = self.open.borrow();
         let mut ages = OpenAges::default();
         let mut indexes: HashMap<usize, usize> = HashMap::new();
@@ -142,7 +142,7 @@ impl Table {
 
     /// Requests that the connections that are open now close one by one over the time `over`, those that have been idle for
     /// the longest time first.
-    pub(crate) fn close_over(&self, request: CloseRequest, over: Duration, now: Moment) {
+    pub fn close_over(&self, request: CloseRequest, over: Duration, now: Moment) {
         let open = self.open.borrow();
         let mut open: Vec<_> = open.iter().map(|(_, progress)| progress).collect();
         open.sort_by_cached_key(|progress| Reverse(progress.idle(now)));
@@ -150,7 +150,7 @@ impl Table {
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
-    pub(crate) fn list(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ConnectionRecord>, usize) {
+    pub fn list(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ConnectionRecord>, usize) {
         let open = self.open.borrow();
         let matches = |progress: &&Rc<Progress>| progress.matches(filter);
         let mut all: Vec<_> = open.iter().map(|(_, progress)| progress).filter(matches).collect();
@@ -165,7 +165,7 @@ impl Table {
     }
 
     /// The open connections of `subject`, at most `limit`.
-    pub(crate) fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+    pub fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         let open = self.open.borrow();
         let matching =
             open.iter().filter(|(_, progress)| subject.matches(progress.conn, progress.client.get()));
@@ -173,7 +173,7 @@ impl Table {
     }
 
     /// Requests that the connection `conn` closes; returns its record, if it is open.
-    pub(crate) fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
+    pub fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         let open = self.open.borrow();
         let (_, progress) = open.iter().find(|(_, progress)| progress.conn == conn)?;
         let was = progress.open_record();
@@ -183,7 +183,7 @@ impl Table {
 
     /// Requests that at most `most` connections to a backend close, of those over which no byte was relayed for the time
     /// `idle`: those that have been idle for the longest time.
-    pub(crate) fn close_idle(
+    pub fn close_idle(
         &self,
         (pool, backend): (&str, u64),
         idle: Duration,
@@ -210,13 +210,13 @@ impl Table {
     }
 
     /// Requests that every connection closes.
-    pub(crate) fn close_all(&self, request: CloseRequest) {
+    pub fn close_all(&self, request: CloseRequest) {
         // A connection's waker only marks its task as ready: the task does not run while the table is borrowed.
         self.open.borrow().iter().for_each(|(_, progress)| progress.close(request));
     }
 
     /// Ticks while there is a connection or a failure penalty, and waits for one otherwise. Never returns.
-    pub(crate) async fn run_ticks(self: Rc<Self>) {
+    pub async fn run_ticks(self: Rc<Self>) {
         loop {
             if self.open() == 0 && self.penalties.borrow().is_empty() {
                 self.some.notified().await;

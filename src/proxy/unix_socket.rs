@@ -16,7 +16,7 @@ use crate::config::SocketMode;
 
 /// A listening Unix socket, with its file.
 #[derive(Debug)]
-pub(crate) struct UnixSocket {
+pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: Inode,
@@ -37,7 +37,7 @@ impl From<&fs::Metadata> for Inode {
 impl UnixSocket {
     /// Listens at `path`, without blocking. A socket that refuses connections is a leftover of a dead process and is
     /// replaced; any other file stays and causes an error.
-    pub(crate) fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
+    pub fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
         remove_left_over(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         // The file gets the mode of the socket less the umask (unix_bind in the kernel), so it never grants too much.
@@ -63,7 +63,7 @@ impl UnixSocket {
     }
 
     /// Continues a socket that listens at `path` already, in the process before.
-    pub(crate) fn inherit(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+    pub fn inherit(path: &Path, socket: OwnedFd) -> io::Result<Self> {
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         let inode = Inode::from(&fs::symlink_metadata(path)?);
@@ -71,17 +71,17 @@ impl UnixSocket {
     }
 
     /// Leaves the file to the process that takes over: [`remove`](Self::remove) then does nothing.
-    pub(crate) fn hand_over(&self) {
+    pub fn hand_over(&self) {
         self.handed_over.store(true, Ordering::SeqCst);
     }
 
     /// Another handle of the socket.
-    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
+    pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
     /// Changes the mode of the file if the path still leads to this socket.
-    pub(crate) fn set_mode(&self, mode: SocketMode) -> io::Result<()> {
+    pub fn set_mode(&self, mode: SocketMode) -> io::Result<()> {
         // The handle of the file is safe: the path may have become a link to another file.
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
@@ -100,7 +100,7 @@ impl UnixSocket {
     }
 
     /// Removes the file, unless the path now leads to another file.
-    pub(crate) fn remove(&self) {
+    pub fn remove(&self) {
         if self.handed_over.load(Ordering::SeqCst) {
             return;
         }
@@ -113,7 +113,7 @@ impl UnixSocket {
 }
 
 /// The file at a path that prevents a socket there, in words. A socket does not prevent it, as it may be a leftover.
-pub(crate) fn obstacle(path: &Path) -> Option<String> {
+pub fn obstacle(path: &Path) -> Option<String> {
     let kind = fs::symlink_metadata(path).ok()?.file_type();
     let what = match kind {
         kind if kind.is_socket() => return None,

@@ -23,7 +23,7 @@ use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// The supervisor's handle of a worker.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub struct Worker {
     /// The state that other threads read.
     pub shared: Arc<Shared>,
     handle: WorkerHandle,
@@ -32,21 +32,21 @@ pub(crate) struct Worker {
 
 /// Lists and closes a worker's connections, from any thread.
 #[derive(Clone, Debug)]
-pub(crate) struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
+pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
     /// The numbers of its connections.
-    pub(crate) async fn report(&self) -> Report {
+    pub async fn report(&self) -> Report {
         self.call(WorkerCommand::Report).await.unwrap_or_default()
     }
 
     /// Whether the worker answers. It answers between two events; a worker that hangs never does.
-    pub(crate) async fn is_alive(&self) -> bool {
+    pub async fn is_alive(&self) -> bool {
         self.call(WorkerCommand::Report).await.is_some()
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
-    pub(crate) async fn connections(
+    pub async fn connections(
         &self,
         filter: ConnectionFilter,
         limit: usize,
@@ -55,28 +55,28 @@ impl WorkerHandle {
     }
 
     /// The open connections of `subject`, at most `limit`.
-    pub(crate) async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+    pub async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         self.call(|reply| WorkerCommand::Find(subject, limit, reply)).await.unwrap_or_default()
     }
 
     /// Closes the connection `conn`; returns its record, if this worker has it.
-    pub(crate) async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
+    pub async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         self.call(|reply| WorkerCommand::Close(conn, request, reply)).await.flatten()
     }
 
     /// The ages of its open connections; `selected`: which of them are forecast.
-    pub(crate) async fn ages(&self, selected: ConnectionFilter) -> OpenAges {
+    pub async fn ages(&self, selected: ConnectionFilter) -> OpenAges {
         self.call(|reply| WorkerCommand::Ages(selected, reply)).await.unwrap_or_default()
     }
 
     /// Closes the connections that are open now one by one over the time `over`, those that have been idle for the longest
     /// time first.
-    pub(crate) fn close_over(&self, request: CloseRequest, over: Duration) {
+    pub fn close_over(&self, request: CloseRequest, over: Duration) {
         self.send(WorkerCommand::CloseOver(request, over));
     }
 
     /// Closes at most `most` connections to a backend that have been idle for the time `idle`, and counts these.
-    pub(crate) async fn close_idle(
+    pub async fn close_idle(
         &self,
         pool: Arc<str>,
         backend: u64,
@@ -89,7 +89,7 @@ impl WorkerHandle {
     }
 
     /// Closes all connections.
-    pub(crate) fn close_all(&self, request: CloseRequest) {
+    pub fn close_all(&self, request: CloseRequest) {
         self.send(WorkerCommand::CloseAll(request));
     }
 
@@ -133,7 +133,7 @@ enum WorkerCommand {
 
 /// The numbers of a worker's connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     /// Connections that are open.
     pub open: usize,
     /// Connections that were cut at the end of a drain.
@@ -145,7 +145,7 @@ pub(crate) struct Report {
 impl Worker {
     /// Starts worker `index` of `workers`, whose connections have numbers above `numbered`. `busy_poll`: how long it polls
     /// before it sleeps.
-    pub(crate) fn start(
+    pub fn start(
         index: usize,
         workers: usize,
         numbered: u64,
@@ -179,7 +179,7 @@ impl Worker {
     }
 
     /// Accepts connections of `listener` on `socket` until `closing`. The receiver resolves when the socket is closed.
-    pub(crate) fn accept(
+    pub fn accept(
         &self,
         socket: Socket,
         listener: &Arc<Listener>,
@@ -192,7 +192,7 @@ impl Worker {
     }
 
     /// Lists and closes its connections.
-    pub(crate) fn handle(&self) -> &WorkerHandle {
+    pub fn handle(&self) -> &WorkerHandle {
         &self.handle
     }
 }

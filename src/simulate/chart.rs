@@ -8,7 +8,7 @@ use crate::humanize::time;
 
 impl SimulationReport {
     /// The chart, as the content of a file.
-    pub(crate) fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
+    pub fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let facts = &self.scenario;
         let length = match (facts.connections, facts.duration_s) {
             (Some(connections), _) => format!("{connections} connections"),

@@ -88,20 +88,20 @@ mod backend;
 mod chart;
 mod measure;
 mod moved_clients;
-pub(crate) mod notation;
+pub mod notation;
 mod plan;
-pub(crate) mod report;
+pub mod report;
 mod scenario;
 mod simulation;
 mod table;
 mod traffic;
 
-pub(crate) use plan::{
+pub use plan::{
     Arrivals, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting, SimulationPlan,
     Until,
 };
-pub(crate) use report::SimulationReport;
-pub(crate) use scenario::Error;
+pub use report::SimulationReport;
+pub use scenario::Error;
 
 #[cfg(test)]
 mod tests;

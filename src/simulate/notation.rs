@@ -19,7 +19,7 @@ const DEFAULT_BURST: u32 = 100;
 const LONGEST: Duration = Duration::from_secs(1_000_000);
 
 /// Reads a length of time above 0.
-pub(crate) fn time(text: &str) -> Result<Duration, String> {
+pub fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if !time.is_zero() && time <= LONGEST => Ok(time),
         Ok(_) => Err(format!("{text:?} is not a time from 1ns to {}", format_time(LONGEST))),
@@ -28,12 +28,12 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// A time as [`time`] reads it.
-pub(crate) fn format_time(time: Duration) -> String {
+pub fn format_time(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")
 }
 
 /// Reads connections a second, as `1000/s`, `60/m` or just `1000`.
-pub(crate) fn rate(text: &str) -> Result<Intensity, String> {
+pub fn rate(text: &str) -> Result<Intensity, String> {
     let (number, seconds) = match text.split_once('/') {
         None | Some((_, "s")) => (text.trim_end_matches("/s"), 1.0),
         Some((number, "m")) => (number, 60.0),
@@ -49,7 +49,7 @@ pub(crate) fn rate(text: &str) -> Result<Intensity, String> {
 }
 
 /// Reads a part of what the backends can serve, as `70%`.
-pub(crate) fn load(text: &str) -> Result<Intensity, String> {
+pub fn load(text: &str) -> Result<Intensity, String> {
     match text.strip_suffix('%').map(str::parse::<f64>) {
         Some(Ok(percent)) if (0.1..=1000.0).contains(&percent) => Ok(Intensity::Load(percent / 100.0)),
         _ => Err(format!("a load is from 0.1% to 1000%, such as 70%, not {text:?}")),
@@ -57,7 +57,7 @@ pub(crate) fn load(text: &str) -> Result<Intensity, String> {
 }
 
 /// Reads the changes of one event, as `down=b,join=d*2`.
-pub(crate) fn changes(text: &str) -> Result<Vec<BackendChange<Arc<str>>>, String> {
+pub fn changes(text: &str) -> Result<Vec<BackendChange<Arc<str>>>, String> {
     text.split(',').map(str::parse).collect()
 }
 

@@ -7,7 +7,7 @@ use crate::config::Hash;
 
 /// The plan of a simulation.
 #[derive(Clone, Debug)]
-pub(crate) struct SimulationPlan {
+pub struct SimulationPlan {
     /// The initial backends.
     pub backends: Vec<BackendSpec>,
     /// The service times of all backends, or of one; the last that names a backend counts.
@@ -32,7 +32,7 @@ pub(crate) struct SimulationPlan {
 
 /// A backend with its weight, written `name*weight`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BackendSpec {
+pub struct BackendSpec {
     /// Its name.
     pub name: Arc<str>,
     /// Its weight, at most 256; with 0 it gets nothing.
@@ -41,7 +41,7 @@ pub(crate) struct BackendSpec {
 
 /// A value for all backends, or for one, written `name=value`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Setting<T> {
+pub struct Setting<T> {
     /// The backend; `None`: all backends without a setting.
     pub backend: Option<Arc<str>>,
     /// The value.
@@ -50,7 +50,7 @@ pub(crate) struct Setting<T> {
 
 /// The distribution of the time that a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum ServiceTime {
+pub enum ServiceTime {
     /// Always this long.
     Fixed(Duration),
     /// Exponentially distributed with this mean.
@@ -66,7 +66,7 @@ pub(crate) enum ServiceTime {
 
 impl ServiceTime {
     /// The mean.
-    pub(crate) fn mean(self) -> Duration {
+    pub fn mean(self) -> Duration {
         match self {
             Self::Fixed(mean) | Self::Exponential(mean) | Self::Pareto { mean, .. } => mean,
         }
@@ -75,7 +75,7 @@ impl ServiceTime {
 
 /// How many connections a backend serves at once; more wait in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Servers {
+pub enum Servers {
     /// This many.
     Number(u32),
     /// All: no connection waits.
@@ -84,7 +84,7 @@ pub(crate) enum Servers {
 
 /// The arrival rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Intensity {
+pub enum Intensity {
     /// Connections a second.
     Rate(f64),
     /// A part of the capacity of the initial backends; 1 is all of it.
@@ -93,7 +93,7 @@ pub(crate) enum Intensity {
 
 /// The arrival process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrivals {
+pub enum Arrivals {
     /// At even intervals.
     Steady,
     /// Independently of each other.
@@ -104,7 +104,7 @@ pub(crate) enum Arrivals {
 
 /// The clients that open connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Clients {
+pub struct Clients {
     /// Their number; each has its own address.
     pub number: u32,
     /// The exponent of Zipf's law: the nth client comes 1/n^exponent as often as the first; 0: all alike.
@@ -113,7 +113,7 @@ pub(crate) struct Clients {
 
 /// When arrivals end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Until {
+pub enum Until {
     /// After this many connections.
     Connections(u64),
     /// After this time.
@@ -122,7 +122,7 @@ pub(crate) enum Until {
 
 /// Changes at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PlannedEvent {
+pub struct PlannedEvent {
     /// The time since the beginning.
     pub at: Duration,
     /// The changes.
@@ -131,7 +131,7 @@ pub(crate) struct PlannedEvent {
 
 /// A change of one backend `B`: its name in a plan, its index in a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BackendChange<B> {
+pub enum BackendChange<B> {
     /// It fails: its connections are closed.
     Down(B),
     /// It is back, without connections.
@@ -146,7 +146,7 @@ pub(crate) enum BackendChange<B> {
 
 impl<B> BackendChange<B> {
     /// The changed backend.
-    pub(crate) fn backend(&self) -> &B {
+    pub fn backend(&self) -> &B {
         match self {
             Self::Down(backend) | Self::Up(backend) | Self::Leave(backend) => backend,
             Self::Join(backend, _) | Self::Weight(backend, _) => backend,

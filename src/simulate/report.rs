@@ -14,7 +14,7 @@ use crate::config::Algorithm;
 
 /// What was simulated, and the result for each algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct SimulationReport {
+pub struct SimulationReport {
     /// What was simulated.
     pub scenario: ScenarioFacts,
     /// One entry per algorithm, in the order of the command line. All had the same traffic.
@@ -23,7 +23,7 @@ pub(crate) struct SimulationReport {
 
 /// What was simulated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct ScenarioFacts {
+pub struct ScenarioFacts {
     /// Connections a second.
     pub rate: f64,
     /// The arrival process: `steady`, `poisson` or `bursts:NUMBER`.
@@ -44,7 +44,7 @@ pub(crate) struct ScenarioFacts {
 
 /// The parameters of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct BackendParameters {
+pub struct BackendParameters {
     /// Its name.
     pub name: Arc<str>,
     /// Its weight when it joined.
@@ -57,7 +57,7 @@ pub(crate) struct BackendParameters {
 
 /// The result for one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Figures {
+pub struct Figures {
     /// Its name, as in a configuration.
     pub algorithm: &'static str,
     /// All connections: `served`, `cut` and `refused` together.
@@ -83,7 +83,7 @@ pub(crate) struct Figures {
 /// How uneven it was. A backend's load is its open connections (queued and in service) per unit of weight; the mean
 /// load is that of all eligible backends together. `null`: no backend had a connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Imbalance {
+pub struct Imbalance {
     /// The load of the busiest backend divided by the mean load, both averaged while connections arrived: 1 is perfect.
     pub average: Option<f64>,
     /// The highest load of any backend, divided by the same mean.
@@ -94,7 +94,7 @@ pub(crate) struct Imbalance {
 
 /// One backend under one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct BackendFigures {
+pub struct BackendFigures {
     /// Its name.
     pub name: Arc<str>,
     /// Connections that were sent to it.
@@ -112,7 +112,7 @@ pub(crate) struct BackendFigures {
 
 /// A distribution of durations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// The mean.
     pub mean: f64,
     /// The median.
@@ -127,7 +127,7 @@ pub(crate) struct Spread {
 
 /// One event under one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct EventFigures {
+pub struct EventFigures {
     /// Seconds since the beginning.
     pub at_s: f64,
     /// The event as the user wrote it.
@@ -142,7 +142,7 @@ pub(crate) struct EventFigures {
 
 /// Clients that an event moved.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct KeyFigures {
+pub struct KeyFigures {
     /// Clients with connections before it.
     pub seen: u64,
     /// Those that have another backend after it than before.
@@ -164,7 +164,7 @@ pub(super) fn rounded(number: f64) -> f64 {
 
 impl SimulationReport {
     /// Runs the scenario under each of the algorithms.
-    pub(crate) fn new(scenario: &Scenario, algorithms: &[Algorithm]) -> Self {
+    pub fn new(scenario: &Scenario, algorithms: &[Algorithm]) -> Self {
         Self {
             scenario: ScenarioFacts::new(scenario),
             algorithms: algorithms
@@ -175,7 +175,7 @@ impl SimulationReport {
     }
 
     /// As JSON, with a line break at the end.
-    pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
+    pub fn json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 }

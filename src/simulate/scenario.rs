@@ -16,7 +16,7 @@ const MAX_CONNECTIONS: u64 = 100_000_000;
 
 /// A validated plan.
 #[derive(Clone, Debug)]
-pub(crate) struct Scenario {
+pub struct Scenario {
     /// All backends: the initial ones, then those that join.
     pub(super) backends: Vec<ScenarioBackend>,
     /// In the order of time.
@@ -64,11 +64,11 @@ pub(super) struct ScenarioEvent {
 /// Why a plan is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Error(String);
+pub struct Error(String);
 
 impl SimulationPlan {
     /// The scenario, if the plan is valid.
-    pub(crate) fn scenario(mut self) -> Result<Scenario, Error> {
+    pub fn scenario(mut self) -> Result<Scenario, Error> {
         self.events.sort_by_key(|event| event.at); // stable: those of one instant stay in their order
         let backends = self.all_backends()?;
         self.check_settings(&backends)?;

@@ -13,7 +13,7 @@ const NAME: usize = 18;
 
 impl SimulationReport {
     /// The table for a terminal.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = self.write(&mut text);

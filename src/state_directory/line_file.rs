@@ -17,7 +17,7 @@ const LARGEST: u64 = 256 << 20;
 
 /// Why a line is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LineError {
+pub enum LineError {
     /// It is JSON of a kind that this version does not know.
     Unknown,
     /// It is not JSON.
@@ -26,7 +26,7 @@ pub(crate) enum LineError {
 
 impl LineError {
     /// The error for a line that could not be deserialized.
-    pub(crate) fn of(line: &str) -> Self {
+    pub fn of(line: &str) -> Self {
         match serde_json::from_str::<serde::de::IgnoredAny>(line) {
             Ok(_) => Self::Unknown,
             Err(_) => Self::Damaged,

@@ -21,10 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::error;
 
-pub(crate) use line_file::LineError;
-pub(crate) use saved::{SavedBackend, SavedState, SavedWeight};
+pub use line_file::LineError;
+pub use saved::{SavedBackend, SavedState, SavedWeight};
 use saved::{SavedPool, read_pools};
-pub(crate) use writer::Reply;
+pub use writer::Reply;
 use writer::Writer;
 
 /// The mode of the folder and of its files: events name clients and operators.
@@ -32,7 +32,7 @@ const FOLDER_MODE: u32 = 0o700;
 
 /// A file of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StateFile {
+pub enum StateFile {
     /// The journal of events.
     Events,
     /// The history in steps of ten seconds.
@@ -45,7 +45,7 @@ impl StateFile {
     const ALL: [Self; 3] = [Self::Events, Self::TenSeconds, Self::Minutes];
 
     /// Its name in the folder.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Events => "events.jsonl",
             Self::TenSeconds => "history-10s.jsonl",
@@ -54,7 +54,7 @@ impl StateFile {
     }
 
     /// How many of the last lines are kept.
-    pub(crate) const fn kept(self) -> usize {
+    pub const fn kept(self) -> usize {
         match self {
             Self::Events => 4096,
             Self::TenSeconds => 360,
@@ -65,7 +65,7 @@ impl StateFile {
 
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// Another process uses it.
     #[error("another process uses it; each instance needs a folder of its own")]
     InUse,
@@ -76,7 +76,7 @@ pub(crate) enum OpenError {
 
 /// The folder of the running process, or none. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StateDirectory(Option<Arc<OpenDirectory>>);
+pub struct StateDirectory(Option<Arc<OpenDirectory>>);
 
 #[derive(Debug)]
 struct OpenDirectory {
@@ -93,7 +93,7 @@ struct OpenDirectory {
 impl StateDirectory {
     /// Opens the folder, which is created if it does not exist, and locks it for this process. `inherited`: the folder of
     /// the process before, which it has locked; it is used if it is the same one.
-    pub(crate) fn open(path: &Path, inherited: Option<OwnedFd>) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, inherited: Option<OwnedFd>) -> Result<Self, OpenError> {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
         let opened = File::open(path)?;
         let inherited = inherited.map(File::from);
@@ -118,35 +118,31 @@ impl StateDirectory {
     }
 
     /// Whether there is a folder.
-    pub(crate) fn is_configured(&self) -> bool {
+    pub fn is_configured(&self) -> bool {
         self.0.is_some()
     }
 
     /// The last lines of a file as `parse` reads them, the oldest first, and how many it did not know. A damaged file is
     /// set aside, and its other lines are kept.
-    pub(crate) fn read<T>(
-        &self,
-        file: StateFile,
-        parse: impl Fn(&str) -> Result<T, LineError>,
-    ) -> (Vec<T>, u64) {
+    pub fn read<T>(&self, file: StateFile, parse: impl Fn(&str) -> Result<T, LineError>) -> (Vec<T>, u64) {
         let Some(opened) = &self.0 else { return (Vec::new(), 0) };
         line_file::restore(&opened.path.join(file.name()), file.kept(), parse)
     }
 
     /// Appends a line to a file, in the background.
-    pub(crate) fn append(&self, file: StateFile, line: String) {
+    pub fn append(&self, file: StateFile, line: String) {
         if let Some(opened) = &self.0 {
             opened.writer.append(file, line);
         }
     }
 
     /// Why the folder cannot be written now.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<String> {
         self.0.as_ref()?.writer.failure()
     }
 
     /// Where a pool that starts now saves what operators set, and what they had set before the start of the process.
-    pub(crate) fn pool(&self, name: &Arc<str>) -> (SavedSettings, Vec<SavedBackend>) {
+    pub fn pool(&self, name: &Arc<str>) -> (SavedSettings, Vec<SavedBackend>) {
         let Some(opened) = &self.0 else { return (SavedSettings::default(), Vec::new()) };
         let restored = {
             let mut restored = opened.restored.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,7 +156,7 @@ impl StateDirectory {
     }
 
     /// Drops what was set in pools that have not started: the configuration no longer has them.
-    pub(crate) fn drop_other_pools(&self) {
+    pub fn drop_other_pools(&self) {
         let Some(opened) = &self.0 else { return };
         let others = std::mem::take(&mut *opened.restored.lock().unwrap_or_else(PoisonError::into_inner));
         for other in &others {
@@ -173,7 +169,7 @@ impl StateDirectory {
 
     /// Writes what is queued and pauses, so that a process that takes over can read the files. Returns the locked folder
     /// for it; `None`: there is no folder.
-    pub(crate) fn hand_over(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn hand_over(&self) -> io::Result<Option<OwnedFd>> {
         let Some(opened) = &self.0 else { return Ok(None) };
         let lock = opened.lock.try_clone()?;
         if !opened.writer.pause() {
@@ -184,21 +180,21 @@ impl StateDirectory {
     }
 
     /// The other process did not take over: writes what was queued since.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         if let Some(opened) = &self.0 {
             opened.writer.resume();
         }
     }
 
     /// The other process has taken over, and writes the files from now on.
-    pub(crate) fn abandon(&self) {
+    pub fn abandon(&self) {
         if let Some(opened) = &self.0 {
             opened.writer.abandon();
         }
     }
 
     /// Writes what is queued, and ends the writing.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         if let Some(opened) = &self.0 {
             opened.writer.close();
         }
@@ -207,12 +203,12 @@ impl StateDirectory {
 
 /// Where a pool saves what operators set for its backends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SavedSettings(Option<(Arc<OpenDirectory>, Arc<str>, u64)>);
+pub struct SavedSettings(Option<(Arc<OpenDirectory>, Arc<str>, u64)>);
 
 impl SavedSettings {
     /// Saves what is set now. The replies are sent when it is on the disk, or cannot be written, or at once without a
     /// folder.
-    pub(crate) fn save(&self, backends: Vec<SavedBackend>, replies: Vec<Reply>) {
+    pub fn save(&self, backends: Vec<SavedBackend>, replies: Vec<Reply>) {
         match &self.0 {
             Some((opened, pool, number)) => opened.writer.save(pool, *number, backends, replies),
             None => replies.into_iter().for_each(|reply| reply()),

@@ -11,7 +11,7 @@ use crate::domain::{AdminState, SocketAddress, Timestamp};
 
 /// What operators set for a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedBackend {
+pub struct SavedBackend {
     /// Its name; with the address, its identity.
     pub name: Arc<str>,
     /// Whether its name was unknown, so that it was named by its address.
@@ -29,7 +29,7 @@ pub(crate) struct SavedBackend {
 
 /// A state that an operator set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedState {
+pub struct SavedState {
     /// The state.
     pub state: AdminState,
     /// The operator.
@@ -40,7 +40,7 @@ pub(crate) struct SavedState {
 
 /// A weight that an operator set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedWeight {
+pub struct SavedWeight {
     /// The weight.
     pub weight: u32,
     /// The weight that its source reported then: another one replaces the operator's.
@@ -53,7 +53,7 @@ pub(crate) struct SavedWeight {
 
 impl SavedBackend {
     /// Logs that it does not apply any longer, and why.
-    pub(crate) fn log_dropped(&self, pool: &str, why: &'static str) {
+    pub fn log_dropped(&self, pool: &str, why: &'static str) {
         let Self { name, address, state, weight, .. } = self;
         let by = state.as_ref().map(|state| &state.by).or(weight.as_ref().map(|weight| &weight.by));
         let state = state.as_ref().map(|state| state.state.name());

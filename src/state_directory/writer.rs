@@ -21,7 +21,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 const FILES: usize = StateFile::ALL.len();
 
 /// Sends a reply that waited until a setting is on the disk.
-pub(crate) type Reply = Box<dyn FnOnce() + Send>;
+pub type Reply = Box<dyn FnOnce() + Send>;
 
 /// Queues what is to be written, and starts the thread that writes it.
 #[derive(Debug)]

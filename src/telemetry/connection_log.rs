@@ -7,7 +7,7 @@ use crate::domain::{CloseReason, ConnectedBackend, ConnectionEnd, ConnectionReco
 
 impl ConnectionRecord {
     /// Logs that it was routed by `route` to `backend`.
-    pub(crate) fn log_routed(&self, backend: &ConnectedBackend, route: &Route) {
+    pub fn log_routed(&self, backend: &ConnectedBackend, route: &Route) {
         info!(
             target: CONNECTIONS,
             conn = self.conn,
@@ -30,7 +30,7 @@ impl ConnectionRecord {
     }
 
     /// Logs that it was rejected for that reason.
-    pub(crate) fn log_rejected(&self, route: &Route, reason: CloseReason) {
+    pub fn log_rejected(&self, route: &Route, reason: CloseReason) {
         warn!(
             target: CONNECTIONS,
             conn = self.conn,
@@ -49,7 +49,7 @@ impl ConnectionRecord {
     }
 
     /// Logs its end.
-    pub(crate) fn log_closed(&self, end: &ConnectionEnd) {
+    pub fn log_closed(&self, end: &ConnectionEnd) {
         info!(
             target: CONNECTIONS,
             conn = self.conn,

@@ -5,7 +5,7 @@ use crate::humanize::count;
 
 impl ConnectionRecord {
     /// How it was routed, as a sentence; `None`: the record has no route.
-    pub(crate) fn sentence(&self) -> Option<String> {
+    pub fn sentence(&self) -> Option<String> {
         let Self { conn, client, .. } = self;
         let route = self.route.as_ref()?;
         let excluded =

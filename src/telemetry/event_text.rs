@@ -132,7 +132,7 @@ impl Event {
 
 impl DrainForecast {
     /// The forecast as a sentence, without a subject.
-    pub(crate) fn sentence(&self) -> String {
+    pub fn sentence(&self) -> String {
         let open = count(self.open, "open connection");
         let left = self.time_left_ms.map(|left| format!(", {} left", millis(left as f64)));
         let left = left.unwrap_or_default();

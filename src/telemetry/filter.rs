@@ -8,7 +8,7 @@ use crate::domain::{Client, ConnectionRecord, SocketAddress};
 
 /// Selects connections: those of clients, or one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConnectionSubject {
+pub enum ConnectionSubject {
     /// The connections of these clients.
     Clients(ClientFilter),
     /// The connection with this number.
@@ -17,7 +17,7 @@ pub(crate) enum ConnectionSubject {
 
 impl ConnectionSubject {
     /// Whether it selects the connection with that number and client.
-    pub(crate) fn matches(self, conn: u64, client: Client) -> bool {
+    pub fn matches(self, conn: u64, client: Client) -> bool {
         match self {
             Self::Clients(clients) => clients.matches(client),
             Self::Conn(wanted) => wanted == conn,
@@ -38,7 +38,7 @@ impl fmt::Display for ConnectionSubject {
 
 /// Selects the connections that match all of these.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ConnectionFilter {
+pub struct ConnectionFilter {
     /// Their pool.
     pub pool: Option<String>,
     /// Their backend.
@@ -49,7 +49,7 @@ pub(crate) struct ConnectionFilter {
 
 impl ConnectionFilter {
     /// Whether it selects a connection of that pool, backend and client.
-    pub(crate) fn matches(
+    pub fn matches(
         &self,
         pool: Option<&str>,
         backend: Option<(&str, &SocketAddress)>,
@@ -62,7 +62,7 @@ impl ConnectionFilter {
     }
 
     /// Whether it selects the connection of that record.
-    pub(crate) fn matches_record(&self, record: &ConnectionRecord) -> bool {
+    pub fn matches_record(&self, record: &ConnectionRecord) -> bool {
         let backend = record.backend.as_ref().map(|backend| (&*backend.name, &backend.address));
         self.matches(record.pool.as_deref(), backend, record.client)
     }
@@ -70,7 +70,7 @@ impl ConnectionFilter {
 
 /// Selects a backend, by its name or its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BackendFilter {
+pub struct BackendFilter {
     name: String,
     /// The name, if it is an address.
     address: Option<SocketAddress>,
@@ -90,7 +90,7 @@ impl BackendFilter {
 
 /// Selects clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientFilter {
+pub enum ClientFilter {
     /// All at this address.
     At(IpAddr),
     /// The one at this address and port.

@@ -34,7 +34,7 @@ const fn bounds() -> [u64; DECADES * DECADE.len() + 1] {
 
 /// A histogram of durations.
 #[derive(Debug)]
-pub(crate) struct DurationHistogram {
+pub struct DurationHistogram {
     counts: [AtomicU64; BUCKETS],
     micros: AtomicU64,
 }
@@ -47,14 +47,14 @@ impl Default for DurationHistogram {
 
 impl DurationHistogram {
     /// Counts a duration.
-    pub(crate) fn observe(&self, took: Duration) {
+    pub fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
         self.micros.fetch_add(micros, Relaxed);
     }
 
     /// What was counted so far.
-    pub(crate) fn read(&self) -> DurationCounts {
+    pub fn read(&self) -> DurationCounts {
         DurationCounts {
             counts: std::array::from_fn(|bucket| self.counts[bucket].load(Relaxed)),
             micros: self.micros.load(Relaxed),

@@ -41,7 +41,7 @@ struct JournalState {
 
 impl Journal {
     /// The journal that continues that of the state directory, if there is one.
-    pub(crate) fn restore(state: StateDirectory) -> Self {
+    pub fn restore(state: StateDirectory) -> Self {
         let (saved, skipped) = state.read(StateFile::Events, saved_event::parse);
         let mut kept = VecDeque::with_capacity(saved.len());
         let mut latest = 0;

@@ -48,7 +48,7 @@ static TAIL: Tail = Tail::new();
 
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// A variable holds no filter.
     #[error("{variable}={value:?} is not a log filter: {error}; write for example {variable}=debug")]
     Filter {
@@ -74,7 +74,7 @@ pub(crate) enum Error {
 
 /// Keeps the log running. Drop it last, and return from `main` instead of exiting: dropping it writes the pending
 /// lines.
-pub(crate) struct Guard {
+pub struct Guard {
     filter: reload::Handle<Targets, Registry>,
     _writers: Vec<WorkerGuard>,
 }
@@ -86,7 +86,7 @@ impl fmt::Debug for Guard {
 }
 
 /// Sets up the log of the process.
-pub(crate) fn init(config: &Log) -> Result<Guard, Error> {
+pub fn init(config: &Log) -> Result<Guard, Error> {
     let (filter, handle) = reload::Layer::new(filter(config)?);
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
@@ -123,7 +123,7 @@ pub(crate) fn init(config: &Log) -> Result<Guard, Error> {
 
 impl Guard {
     /// Applies a new `log.level` and `log.connections`. The rest of the log's settings require a restart.
-    pub(crate) fn reconfigure(&self, config: &Log) -> Result<(), Error> {
+    pub fn reconfigure(&self, config: &Log) -> Result<(), Error> {
         let filter = filter(config)?;
         // It fails only when the log is gone, and then no report is possible.
         let _ = self.filter.reload(filter);
@@ -132,17 +132,17 @@ impl Guard {
 }
 
 /// The last lines that were written.
-pub(crate) fn tail() -> &'static Tail {
+pub fn tail() -> &'static Tail {
     &TAIL
 }
 
 /// Lines that were dropped since the start.
-pub(crate) fn dropped_lines() -> u64 {
+pub fn dropped_lines() -> u64 {
     dropped_by_queues() + CONDITION.lost()
 }
 
 /// The logs that cannot be written at present, each with the error.
-pub(crate) fn failures() -> Vec<(String, String)> {
+pub fn failures() -> Vec<(String, String)> {
     let failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
     failures.iter().map(|(log, error)| (log.clone(), error.clone())).collect()
 }
@@ -154,7 +154,7 @@ fn dropped_by_queues() -> u64 {
 }
 
 /// Reports dropped lines every [`REPORT`], and makes failed sinks retry even when no line is logged. Never returns.
-pub(crate) async fn report_dropped() {
+pub async fn report_dropped() {
     let mut before = 0;
     let mut next = Instant::now() + REPORT;
     loop {

@@ -131,7 +131,7 @@ fn quoted(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
 
 /// Removes the quotes of a value at the beginning of a text: returns the value and the rest. A value without quotes
 /// ends at a space.
-pub(crate) fn value(text: &str) -> (std::borrow::Cow<'_, str>, &str) {
+pub fn value(text: &str) -> (std::borrow::Cow<'_, str>, &str) {
     use std::borrow::Cow;
     let Some(inside) = text.strip_prefix('"') else {
         let end = text.find(' ').unwrap_or(text.len());

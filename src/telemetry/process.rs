@@ -12,13 +12,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 /// Collects the process's metrics.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     started: f64,
 }
 
 impl Process {
     /// For a process that started just now.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { started: now.as_secs_f64() }
     }

@@ -16,7 +16,7 @@ const YIELDS: usize = 100;
 /// The records that one worker keeps. Failures and retries have rings of their own, from which successful connections,
 /// however many, push nothing out.
 #[derive(Debug)]
-pub(crate) struct ConnectionRecords {
+pub struct ConnectionRecords {
     /// Of all connections.
     all: RecordRings,
     /// Of those that were retried, got no backend, failed visibly or were cut off.
@@ -33,7 +33,7 @@ struct RecordRings {
 /// Where the decision of a connection is kept, in four bytes, as each open connection has one: its number among the
 /// decisions, modulo 2³¹, and in the lowest bit whether it is among the failures, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KeptDecision(u32);
+pub struct KeptDecision(u32);
 
 impl KeptDecision {
     fn new(number: u64, failed: bool) -> Self {
@@ -60,7 +60,7 @@ impl Default for ConnectionRecords {
 
 impl ConnectionRecords {
     /// Adds the record of a decision; returns where it is kept.
-    pub(crate) fn add_routed(&self, record: ConnectionRecord) -> KeptDecision {
+    pub fn add_routed(&self, record: ConnectionRecord) -> KeptDecision {
         let failed = record.backend.is_none() || record.has_failed_attempts();
         if failed {
             self.failures.routed.add(record.clone());
@@ -70,7 +70,7 @@ impl ConnectionRecords {
 
     /// Adds the record of an end. `failed`: the connection failed visibly or was cut off. `decision`: of one that had a
     /// backend; the decision of one that had none is among the failures.
-    pub(crate) fn add_ended(&self, record: ConnectionRecord, failed: bool, decision: Option<KeptDecision>) {
+    pub fn add_ended(&self, record: ConnectionRecord, failed: bool, decision: Option<KeptDecision>) {
         let known = decision.is_some_and(KeptDecision::is_among_failures);
         if failed || known {
             let decision = decision.filter(|_| !known);
@@ -83,7 +83,7 @@ impl ConnectionRecords {
     }
 
     /// Changes how many are kept in each ring.
-    pub(crate) fn resize(&self, most: usize) {
+    pub fn resize(&self, most: usize) {
         for rings in [&self.all, &self.failures] {
             rings.routed.resize(most);
             rings.ended.resize(most);
@@ -91,19 +91,19 @@ impl ConnectionRecords {
     }
 
     /// The rings with decisions.
-    pub(crate) fn routed(&self) -> [&Records; 2] {
+    pub fn routed(&self) -> [&Records; 2] {
         [&self.all.routed, &self.failures.routed]
     }
 
     /// The rings with ends.
-    pub(crate) fn ended(&self) -> [&Records; 2] {
+    pub fn ended(&self) -> [&Records; 2] {
         [&self.all.ended, &self.failures.ended]
     }
 }
 
 /// A ring of records. The worker adds; readers hold the lock for a slice at a time.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub struct Records {
     ring: Mutex<Ring>,
     /// The worker waits for the lock.
     adding: AtomicBool,
@@ -218,7 +218,7 @@ impl Records {
     }
 
     /// The last matching records of several rings, newest first, at most `limit`, one for each connection.
-    pub(crate) fn gather<'r>(
+    pub fn gather<'r>(
         of: impl IntoIterator<Item = &'r Self>,
         limit: usize,
         wanted: impl Fn(&ConnectionRecord) -> bool,
@@ -235,7 +235,7 @@ impl Records {
 
 /// How much several workers keep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub struct Extent {
     /// Decisions.
     pub routed: usize,
     /// When the oldest of them was made.
@@ -248,7 +248,7 @@ pub(crate) struct Extent {
 
 impl Extent {
     /// What these workers keep.
-    pub(crate) fn of<'r>(workers: impl IntoIterator<Item = &'r ConnectionRecords>) -> Self {
+    pub fn of<'r>(workers: impl IntoIterator<Item = &'r ConnectionRecords>) -> Self {
         let mut extent = Self::default();
         for ConnectionRecords { all, failures } in workers {
             let (routed, since) = all.routed.extent();
@@ -273,7 +273,7 @@ fn newest(mut records: Vec<ConnectionRecord>, limit: usize) -> Vec<ConnectionRec
 
 /// One record for each connection, made of its records in the order in which they are given; the newest connection
 /// first.
-pub(crate) fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
+pub fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
     let mut all = HashMap::<u64, ConnectionRecord>::new();
     for record in records {
         match all.get_mut(&record.conn) {

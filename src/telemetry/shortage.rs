@@ -12,7 +12,7 @@ const REPORT: Duration = Duration::from_secs(1);
 
 /// The system calls of one worker that failed for lack of local resources and are not logged yet.
 #[derive(Debug, Default)]
-pub(crate) struct Shortages {
+pub struct Shortages {
     /// Connections to backends that could not be opened.
     pub connects: Count,
     /// Client connections that could not be accepted; they wait in the kernel.
@@ -21,14 +21,14 @@ pub(crate) struct Shortages {
 
 /// Failures, and those of them that are not logged yet: their number and the last error.
 #[derive(Debug, Default)]
-pub(crate) struct Count {
+pub struct Count {
     unlogged: Mutex<Option<(u64, String)>>,
     total: AtomicU64,
 }
 
 impl Count {
     /// Adds a failure; only the last error is kept.
-    pub(crate) fn add(&self, error: String) {
+    pub fn add(&self, error: String) {
         let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
         let before = unlogged.as_ref().map_or(0, |(count, _)| *count);
         *unlogged = Some((before.saturating_add(1), error));
@@ -36,7 +36,7 @@ impl Count {
     }
 
     /// The failures since the start.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
@@ -51,7 +51,7 @@ fn take<'a>(counts: impl Iterator<Item = &'a Count>) -> Option<(u64, String)> {
 }
 
 /// Logs the workers' shortages once a second while they last. Never returns.
-pub(crate) async fn report(workers: Vec<Arc<Shortages>>) {
+pub async fn report(workers: Vec<Arc<Shortages>>) {
     loop {
         tokio::time::sleep(REPORT).await;
         if let Some((connects, error)) = take(workers.iter().map(|worker| &worker.connects)) {

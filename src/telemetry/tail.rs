@@ -11,7 +11,7 @@ const KEPT: usize = 256 * 1024;
 
 /// The last lines. They are numbered, the first of a process is 1.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub struct Tail {
     kept: Mutex<Kept>,
     added: Notify,
 }
@@ -28,7 +28,7 @@ struct Kept {
 
 /// Lines that were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lines {
+pub struct Lines {
     /// How many before these are not kept any more.
     pub skipped: u64,
     /// The lines, oldest first.
@@ -39,13 +39,13 @@ pub(crate) struct Lines {
 
 impl Tail {
     /// A tail without lines.
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         let kept = Kept { bytes: VecDeque::new(), lengths: VecDeque::new(), latest: 0 };
         Self { kept: Mutex::new(kept), added: Notify::const_new() }
     }
 
     /// Adds what is written to the log, whole lines, without their colors, and drops the oldest.
-    pub(crate) fn add(&self, written: &[u8]) {
+    pub fn add(&self, written: &[u8]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for line in written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             kept.add(line);
@@ -55,23 +55,23 @@ impl Tail {
     }
 
     /// The number of the latest line; 0: there is none.
-    pub(crate) fn latest(&self) -> u64 {
+    pub fn latest(&self) -> u64 {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).latest
     }
 
     /// The number of the line before the last `count` lines that are kept.
-    pub(crate) fn before_last(&self, count: usize) -> u64 {
+    pub fn before_last(&self, count: usize) -> u64 {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.latest - kept.lengths.len().min(count) as u64
     }
 
     /// The lines after that number: at most `bytes` of them, or a single longer one.
-    pub(crate) fn after(&self, number: u64, bytes: usize) -> Lines {
+    pub fn after(&self, number: u64, bytes: usize) -> Lines {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).after(number, bytes)
     }
 
     /// Waits until there are lines after that number.
-    pub(crate) async fn wait(&self, number: u64) {
+    pub async fn wait(&self, number: u64) {
         loop {
             let added = self.added.notified();
             tokio::pin!(added);

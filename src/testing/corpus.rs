@@ -1,12 +1,10 @@
 //! The inputs that the fuzzer begins with (`tests/fuzz/corpus`): all of them as they are, and with random changes.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// Asserts laws for all inputs of a target of the fuzzer, and for some hundred variations.
-pub(crate) fn hold(target: &str, laws: impl Fn(&[u8])) {
+pub fn hold(target: &str, laws: impl Fn(&[u8])) {
     let inputs = inputs(target);
     assert!(!inputs.is_empty(), "the fuzzer's target {target} has no inputs");
     inputs.iter().for_each(|input| laws(input));
@@ -19,7 +17,7 @@ pub(crate) fn hold(target: &str, laws: impl Fn(&[u8])) {
 }
 
 fn inputs(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let folder = super::repository().join("tests/fuzz/corpus").join(target);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();

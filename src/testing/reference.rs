@@ -3,17 +3,15 @@
 //!
 //! `POINTSMAN_WRITE_REFERENCE=1 cargo test reference` writes the files again.
 
-use std::path::Path;
-
 /// A line at the head of each page, which only readers of the source see.
 const GENERATED: &str =
     "<!-- Generated: POINTSMAN_WRITE_REFERENCE=1 cargo test reference. Edits here are overwritten. -->\n\n";
 
 /// Asserts that a page in `docs/src/reference` has this text, or writes it.
 #[track_caller]
-pub(crate) fn assert_current(page: &str, text: &str) {
+pub fn assert_current(page: &str, text: &str) {
     let text = format!("{GENERATED}{text}");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/reference").join(page);
+    let path = super::repository().join("docs/src/reference").join(page);
     if std::env::var_os("POINTSMAN_WRITE_REFERENCE").is_some() {
         std::fs::write(&path, text).unwrap();
         return;
@@ -23,18 +21,18 @@ pub(crate) fn assert_current(page: &str, text: &str) {
 }
 
 /// The text in a cell of a table.
-pub(crate) fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
 /// The text with a capital letter at its beginning.
-pub(crate) fn capitalized(text: &str) -> String {
+pub fn capitalized(text: &str) -> String {
     let mut rest = text.chars();
     rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
 /// A variant of an enum, as its source file documents it.
-pub(crate) struct Variant {
+pub struct Variant {
     /// Its name.
     pub name: String,
     /// The first paragraph of its documentation.
@@ -44,7 +42,7 @@ pub(crate) struct Variant {
 }
 
 /// The variants of the enum of that name in a source file.
-pub(crate) fn variants(source: &str, name: &str) -> Vec<Variant> {
+pub fn variants(source: &str, name: &str) -> Vec<Variant> {
     let begin = format!("pub enum {name} {{");
     let lines = source.lines().skip_while(|line| *line != begin).skip(1).take_while(|line| *line != "}");
     let mut variants = Vec::new();
@@ -73,7 +71,7 @@ pub(crate) fn variants(source: &str, name: &str) -> Vec<Variant> {
 
 /// The documentation of the variant of that value, whose `Debug` text begins with the variant's name.
 #[track_caller]
-pub(crate) fn variant_of<'v>(variants: &'v [Variant], value: &dyn std::fmt::Debug) -> &'v Variant {
+pub fn variant_of<'v>(variants: &'v [Variant], value: &dyn std::fmt::Debug) -> &'v Variant {
     let text = format!("{value:?}");
     let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
     let found = variants.iter().find(|variant| variant.name == name);

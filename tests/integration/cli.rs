@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::backend::Backend;
 use crate::support::{Lb, Limited, TIME_LIMIT, http_get, output_of, static_list};
-use pointsman::internals::Algorithm;
+use pointsman_core::config::Algorithm;
 
 /// Runs a command in an empty folder, without a variable or file that could name a configuration.
 fn pointsman(arguments: &[&str]) -> Output {

@@ -16,7 +16,7 @@ use crate::support::engine::FakeEngine;
 use crate::support::network::is_inside;
 use crate::support::unix_backend::UnixBackend;
 use crate::support::{Lb, connect_to, eventually, http_get, http_get_on};
-use pointsman::internals::ServiceRecord;
+use pointsman_core::zone::ServiceRecord;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 

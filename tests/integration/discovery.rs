@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::{Lb, connect_to, eventually, http_get};
-use pointsman::internals::{AnswerMode, Zone};
+use pointsman_core::zone::{AnswerMode, Zone};
 
 /// A balancer that finds `backend` with this name server.
 fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {

@@ -241,7 +241,7 @@ fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
         eventually("it is listed again", || (engine.listings() >= 2).then_some(()));
         let log = lb.log();
         assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
-        assert!(!log.contains(|c: char| c != '\n' && pointsman::internals::is_unsafe(c)), "{log:?}");
+        assert!(!log.contains(|c: char| c != '\n' && pointsman_core::sanitize::is_unsafe(c)), "{log:?}");
         for path in ["/metrics", "/api/v1/status"] {
             let body = lb.get(path).1;
             assert!(!body.contains(&label) && body.len() < 100 * 1024, "{path}: {} bytes", body.len());

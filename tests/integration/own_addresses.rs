@@ -9,7 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::network::is_inside;
 use crate::support::{Lb, TIME_LIMIT, address_of_this_machine, eventually, free_port, http_get};
-use pointsman::internals::ServiceRecord;
+use pointsman_core::zone::ServiceRecord;
 use serde_json::json;
 
 /// Waits until the only backend of the only pool is refused; returns the cause.

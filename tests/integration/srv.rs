@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::{Lb, eventually, http_get};
-use pointsman::internals::{AnswerMode, ServiceRecord};
+use pointsman_core::zone::{AnswerMode, ServiceRecord};
 
 const NAME: &str = "_web._tcp.shop.test";
 /// A timeout of one second for a busy machine, and a fast interval after a failure.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use pointsman::internals::{DnsServer, Zone};
+use pointsman_core::zone::{DnsServer, Zone};
 use tokio::runtime::Runtime;
 
 /// A name server and its runtime.

@@ -1,13 +1,7 @@
 //! What the types' own schemas lack.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
-
-use crate::domain::{
-    Algorithm, Cause, CheckKind, Client, CloseReason, EjectionReason, Resolution, Timestamp,
-};
 
 /// Writes numbers and descriptions as readers of OpenAPI expect them.
 pub(super) fn tidy(value: &mut Value) {
@@ -75,33 +69,6 @@ fn strict(schema: &mut Value, is_part: bool) {
         variants.iter_mut().for_each(|variant| strict(variant, has_fields));
     }
 }
-
-macro_rules! schema {
-    ($type:ty, $name:literal, $schema:tt) => {
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                $name.into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-schema!(Timestamp, "Timestamp", { "type": "number", "minimum": 0 });
-schema!(Cause, "Cause", { "type": "string" });
-schema!(CheckKind, "CheckKind", { "type": "string", "enum": CheckKind::ALL.map(CheckKind::name) });
-schema!(Client, "Client", { "type": "string", "description": "The client's address and port, or `unix`." });
-schema!(CloseReason, "CloseReason", { "type": "string", "enum": CloseReason::ALL.map(CloseReason::name) });
-schema!(EjectionReason, "EjectionReason", { "type": "string" });
-schema!(Resolution, "Resolution", { "type": "string", "enum": Resolution::ALL.map(Resolution::name) });
-schema!(Algorithm, "Algorithm", { "type": "string", "enum": Algorithm::ALL.map(Algorithm::name) });
 
 /// A client in a query: an IP address, with or without a port, or `unix`.
 pub(in crate::admin) fn client(_: &mut SchemaGenerator) -> Schema {

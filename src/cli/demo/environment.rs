@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::action::{SLOTS, Slot};
 use super::backend::DemoBackend;
 use super::scene::{ProcessScene, Scene};
-use super::zone::{self, Zone};
+use crate::zone::{self, Zone};
 
 /// The number of sets.
 pub(super) const SIDES: usize = 2;

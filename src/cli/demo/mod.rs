@@ -19,7 +19,6 @@ mod state;
 mod stats;
 mod traffic;
 mod view;
-pub(crate) mod zone;
 
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};

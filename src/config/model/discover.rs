@@ -42,7 +42,7 @@ pub enum Source {
 
 /// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum SourceKey {
+pub enum SourceKey {
     /// All backends in the configuration itself.
     Static,
     /// The records of a name, with the port that its backends listen on.
@@ -87,7 +87,7 @@ impl From<&Source> for SourceKey {
 
 impl SourceKey {
     /// The key as one word, for machines: `dns:backend:5000`.
-    pub(crate) fn word(&self) -> String {
+    pub fn word(&self) -> String {
         match self {
             Self::Static => "static".to_owned(),
             Self::Dns(name, port) => format!("dns:{name}:{port}"),

@@ -260,7 +260,7 @@ words! {
 
 impl Rate {
     /// How many in a second.
-    pub(crate) fn per_second(self) -> f64 {
+    pub fn per_second(self) -> f64 {
         let seconds = match self.per {
             RateUnit::Second => 1.0,
             RateUnit::Minute => 60.0,

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use litemap::LiteMap;
 
-pub(crate) use discover::*;
-pub(crate) use health::*;
+pub use discover::*;
+pub use health::*;
 pub use listener::*;
 pub use pool::*;
-pub(crate) use process::*;
-pub(crate) use replicas::*;
-pub(crate) use routing::PoolShares;
+pub use process::*;
+pub use replicas::*;
+pub use routing::PoolShares;
 
 use super::check;
 use super::keys::settings;

@@ -14,7 +14,7 @@ use super::super::value::{ip_address, policy, rate, shadow};
 use super::{Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::{Client, Ending, SocketAddress};
-pub(crate) use crate::protocol::proxy_header::ProxyVersion;
+pub use crate::protocol::proxy_header::ProxyVersion;
 
 settings! {
     /// A pool (`pools.NAME`).
@@ -91,17 +91,17 @@ impl Pool {
     }
 
     /// Whether clients are hashed, for its algorithm or for one that is only counted.
-    pub(crate) fn hashes(&self) -> bool {
+    pub fn hashes(&self) -> bool {
         self.balance.hashes() || self.shadow.iter().any(|shadow| shadow.hashes())
     }
 
     /// Whether its backends are PostgreSQL servers, as its key or its checks tell.
-    pub(crate) fn is_postgres(&self) -> bool {
+    pub fn is_postgres(&self) -> bool {
         self.postgres || self.health.iter().any(|health| matches!(health.check, Check::Postgres(_)))
     }
 
     /// Whether the server name that a TLS client asks for is needed to choose a backend or for the backend's PROXY header.
-    pub(crate) fn uses_server_name(&self) -> bool {
+    pub fn uses_server_name(&self) -> bool {
         self.hashes() && self.hash.key == HashKey::Sni
             || self.send_proxy_protocol.is_some_and(|header| header.authority)
     }
@@ -361,7 +361,7 @@ pub enum SourceAddress {
 
 impl SourceAddress {
     /// The IP address.
-    pub(crate) fn ip(self) -> IpAddr {
+    pub fn ip(self) -> IpAddr {
         match self {
             Self::Own(ip) | Self::Client(ip) => ip,
         }
@@ -369,10 +369,7 @@ impl SourceAddress {
 }
 
 /// The addresses of `sources` that a connection to `backend` can come from: those of its address family.
-pub(crate) fn usable_sources(
-    sources: &[IpAddr],
-    backend: &SocketAddress,
-) -> impl Iterator<Item = IpAddr> + Clone {
+pub fn usable_sources(sources: &[IpAddr], backend: &SocketAddress) -> impl Iterator<Item = IpAddr> + Clone {
     let is_ipv4 = backend.tcp().map(|backend| backend.is_ipv4());
     sources.iter().copied().filter(move |source| Some(source.is_ipv4()) == is_ipv4)
 }

@@ -41,7 +41,7 @@ settings! {
 
 impl Runtime {
     /// The default of `records`.
-    pub(crate) const RECORDS: usize = 1024;
+    pub const RECORDS: usize = 1024;
     /// A query reads all records, which takes some milliseconds for so many.
     const MOST_RECORDS: u64 = 100_000;
 }
@@ -64,7 +64,7 @@ settings! {
 
 impl Drain {
     /// The last part of the timeout, in which connections are reset.
-    pub(crate) fn spread_time(&self) -> Duration {
+    pub fn spread_time(&self) -> Duration {
         self.spread.unwrap_or(self.timeout / 10).min(self.timeout)
     }
 }
@@ -154,9 +154,9 @@ settings! {
 impl Admin {
     /// Connections at once from this machine, and as many from other machines: dashboards, scrapers and health checks
     /// need a few.
-    pub(crate) const CONNECTIONS: usize = 128;
+    pub const CONNECTIONS: usize = 128;
     /// The maximum of open connections: local ones, remote ones, and as many again that were evicted and are closing.
-    pub(crate) const MOST_CONNECTIONS: usize = 4 * Self::CONNECTIONS;
+    pub const MOST_CONNECTIONS: usize = 4 * Self::CONNECTIONS;
 
     fn useless(&self, key: &str) -> Useless {
         let tcp = matches!(self.bind, SocketAddress::Tcp(_));

@@ -17,7 +17,7 @@ use super::super::value::{command, container_name, docker_label, engine, environ
 use super::Docker;
 
 /// The label that marks a container as a replica; its value is the pool's `group`.
-pub(crate) const GROUP_LABEL: &str = "pointsman.replicas";
+pub const GROUP_LABEL: &str = "pointsman.replicas";
 
 /// More containers than one engine starts for one pool.
 const MOST_REPLICAS: u64 = 500;

@@ -20,7 +20,7 @@ impl PoolShares {
     }
 
     /// Connections are divided in proportion to the shares; `None`: they are all 0.
-    pub(crate) fn new(shares: LiteMap<Arc<str>, u32>) -> Option<Self> {
+    pub fn new(shares: LiteMap<Arc<str>, u32>) -> Option<Self> {
         shares.values().any(|share| *share > 0).then_some(Self(shares))
     }
 

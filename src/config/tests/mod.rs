@@ -4,7 +4,7 @@ mod laws;
 mod reference;
 mod schema;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::*;
 
@@ -96,7 +96,7 @@ pools:
 
 /// The configurations in `conf`.
 fn examples() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let folder = crate::testing::repository().join("conf");
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
 }

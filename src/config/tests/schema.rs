@@ -1,7 +1,6 @@
 //! Checks that the JSON Schema and the examples match the program.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -48,7 +47,7 @@ fn the_written_files_are_current() {
     for (file, wanted, argument) in
         [("schema.json", json_schema(), ""), ("full.yaml", example(), " --example")]
     {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(file);
+        let path = crate::testing::repository().join("conf").join(file);
         let current = std::fs::read_to_string(path).unwrap() == wanted;
         assert!(current, "run: pointsman schema{argument} > conf/{file}");
     }

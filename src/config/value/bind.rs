@@ -17,7 +17,7 @@ pub(in crate::config) fn bind() -> Kind<SocketAddress> {
 }
 
 /// Reads an address to listen on: `0.0.0.0:8080`, `[::]:8080`, `:8080` (every IPv4 address), `unix:/path`.
-pub(crate) fn bind_address(text: &str) -> Result<SocketAddress, String> {
+pub fn bind_address(text: &str) -> Result<SocketAddress, String> {
     if let Some(path) = text.strip_prefix(SocketAddress::UNIX) {
         return unix_path(path);
     }

@@ -30,7 +30,7 @@ pub(in crate::config) fn socket_address() -> Kind<SocketAddress> {
 }
 
 /// Reads the address of a backend: `10.0.0.1:5000`, `[::1]:5000`, `unix:/path`.
-pub(crate) fn backend_address(text: &str) -> Result<SocketAddress, String> {
+pub fn backend_address(text: &str) -> Result<SocketAddress, String> {
     if let Some(path) = text.strip_prefix(SocketAddress::UNIX) {
         let address = unix_path(path)?;
         return if is_backend_name(&address.default_name()) {

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::kind::Kind;
 use super::scalar::{pattern, text_that};
 
-pub(crate) use bind::bind_address;
+pub use bind::bind_address;
 pub(super) use bind::{BoundAddresses, bind};
-pub(crate) use discover::backend_address;
+pub use discover::backend_address;
 pub(super) use discover::{
     backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };

@@ -42,7 +42,7 @@ pub(super) fn none() -> (SourceKey, SourceState) {
 
 impl PoolState {
     /// Whether an operator can add that backend.
-    pub(crate) fn addable(&self, found: &Found) -> Result<(), NotAdded> {
+    pub fn addable(&self, found: &Found) -> Result<(), NotAdded> {
         if let Some(owner) = self.own.owner(&found.address) {
             return Err(NotAdded::Own(owner.clone()));
         }
@@ -58,7 +58,7 @@ impl PoolState {
     }
 
     /// Whether an operator can remove the backend of that key; returns its address.
-    pub(crate) fn removable(&self, key: u64) -> Result<SocketAddress, NotRemoved> {
+    pub fn removable(&self, key: u64) -> Result<SocketAddress, NotRemoved> {
         let member = self.index_of(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
         let others = member.sources.keys().filter(|key| **key != SourceKey::Operator);
         let others: Vec<_> = others.map(SourceKey::word).collect();

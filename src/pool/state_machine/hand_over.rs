@@ -18,7 +18,7 @@ use crate::state_directory::SavedBackend;
 
 /// A pool as one process leaves it to the next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct PoolHandOver {
+pub struct PoolHandOver {
     /// What operators set for its backends.
     pub settings: Vec<SavedBackend>,
     /// The backends whose checks had a verdict.
@@ -29,7 +29,7 @@ pub(crate) struct PoolHandOver {
 
 /// The verdict of a backend's checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct BackendHealth {
+pub struct BackendHealth {
     name: Arc<str>,
     nameless: bool,
     address: SocketAddress,
@@ -42,7 +42,7 @@ pub(crate) struct BackendHealth {
 
 /// A backend that operators added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct AddedBackend {
+pub struct AddedBackend {
     name: Arc<str>,
     address: SocketAddress,
     weight: u32,
@@ -57,7 +57,7 @@ impl From<AddedBackend> for Found {
 
 impl PoolState {
     /// What the process that takes over from this one needs to know.
-    pub(crate) fn hand_over(&self, now: Instant) -> PoolHandOver {
+    pub fn hand_over(&self, now: Instant) -> PoolHandOver {
         let living = self.members.iter().filter(|member| !member.leaving());
         let health = living.filter_map(|member| self.health_of(member, now)).collect();
         let added =
@@ -95,7 +95,7 @@ impl PoolState {
     }
 
     /// Takes the verdicts of the process before. This comes before the first input.
-    pub(crate) fn take_over(&mut self, health: Vec<BackendHealth>) {
+    pub fn take_over(&mut self, health: Vec<BackendHealth>) {
         self.inherited = health;
     }
 

@@ -13,8 +13,8 @@ mod refusals;
 mod settings;
 mod source_entries;
 
-pub(crate) use added::{NotAdded, NotRemoved};
-pub(crate) use hand_over::{BackendHealth, PoolHandOver};
+pub use added::{NotAdded, NotRemoved};
+pub use hand_over::{BackendHealth, PoolHandOver};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ struct SourceState {
 
 /// The backends and sources of a pool; only its methods change the states of the backends.
 #[derive(Debug)]
-pub(crate) struct PoolState {
+pub struct PoolState {
     name: Arc<str>,
     config: config::Pool,
     members: Vec<Member>,
@@ -75,7 +75,7 @@ pub(crate) struct PoolState {
 
 impl PoolState {
     /// The state of the pool of that name, without backends, in a process that listens on these addresses.
-    pub(crate) fn new(name: Arc<str>, config: config::Pool, own: Arc<OwnAddresses>) -> Self {
+    pub fn new(name: Arc<str>, config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();
         Self {
@@ -95,27 +95,27 @@ impl PoolState {
     }
 
     /// The backends, in the order in which they were found; draining ones included.
-    pub(crate) fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &[Member] {
         &self.members
     }
 
     /// The backend of that key, with its current name; `None`: it has left.
-    pub(crate) fn living(&self, key: u64) -> Option<&Arc<Backend>> {
+    pub fn living(&self, key: u64) -> Option<&Arc<Backend>> {
         self.index_of(key).map(|index| &self.members[index].backend)
     }
 
     /// Whether every source has answered once and every backend found has been checked once.
-    pub(crate) fn settled(&self) -> bool {
+    pub fn settled(&self) -> bool {
         self.sources.values().all(|source| source.answered) && self.members.iter().all(Member::settled)
     }
 
     /// The number of sources whose last answer was inconclusive.
-    pub(crate) fn sources_failing(&self) -> usize {
+    pub fn sources_failing(&self) -> usize {
         self.sources.values().filter(|source| source.failing.is_some()).count()
     }
 
     /// What each source of the configuration reports.
-    pub(crate) fn sources(&self) -> Vec<SourceStatus> {
+    pub fn sources(&self) -> Vec<SourceStatus> {
         let status = |(key, source): (&SourceKey, &SourceState)| SourceStatus {
             name: key.to_string().into(),
             answered: source.answered,
@@ -130,7 +130,7 @@ impl PoolState {
     }
 
     /// When the next [`Input::Tick`] is due, unless another input comes before.
-    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_POLL);
         let settled = self.settled();
         let missing = self.members.iter().flat_map(|member| {
@@ -149,7 +149,7 @@ impl PoolState {
 
     /// Handles one input and returns its effects.
     #[cfg(test)]
-    pub(crate) fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
+    pub fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.take_in(event, now, &mut effects);
         self.follow(now, &mut effects);
@@ -158,7 +158,7 @@ impl PoolState {
 
     /// Handles one input, and updates the backend that it concerns. After all queued inputs, call
     /// [`follow`](Self::follow): it examines all backends, which is too expensive for each of thousands of inputs.
-    pub(crate) fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
+    pub fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
             Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
             Input::Checked(key, check, result) => self.checked(key, check, result, now, effects),
@@ -182,7 +182,7 @@ impl PoolState {
     }
 
     /// Updates all backends after the inputs, and for the current time.
-    pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    pub fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
         self.end_restoring(now, effects);
         self.forget_inherited();

@@ -15,13 +15,13 @@ use crate::state_directory::{SavedBackend, SavedState, SavedWeight};
 
 impl PoolState {
     /// Takes what operators had set before the restart. This comes before the first input.
-    pub(crate) fn restore(&mut self, saved: Vec<SavedBackend>) {
+    pub fn restore(&mut self, saved: Vec<SavedBackend>) {
         self.restoring = !saved.is_empty();
         self.restored = saved;
     }
 
     /// What operators have set for backends that have not left, those that are not found yet included.
-    pub(crate) fn settings(&self) -> Vec<SavedBackend> {
+    pub fn settings(&self) -> Vec<SavedBackend> {
         let living = self.members.iter().filter(|member| !member.leaving() && member.has_settings());
         let saved = living.map(|member| self.saved(member));
         let any = |saved: &SavedBackend| saved.state.is_some() || saved.weight.is_some();

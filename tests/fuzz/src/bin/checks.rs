@@ -1,4 +1,4 @@
 //! Fuzzes the reading of servers' responses to health checks: `tests/fuzz.sh`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pointsman::laws::checks(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pointsman_core::health::laws::check(bytes));

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::task::{boxed, spawn};
 
 /// The time to live of every record, in seconds, as with Docker.
-pub(crate) const TTL: u32 = 600;
+pub const TTL: u32 = 600;
 /// The size limit of a UDP answer without EDNS, in bytes (RFC 1035, 4.2.1).
 const PLAIN_UDP: u16 = 512;
 /// Attempts to get one port for both UDP and TCP when the kernel chooses it.
