@@ -6,8 +6,6 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
-# Symbols would be a fifth of the image. A panic names its file and line without them.
-ENV CARGO_PROFILE_DIST_STRIP=symbols
 
 # The dependencies alone first, so that a change of our own sources does not build them again. This needs
 # no BuildKit. --target is given because proc macros cannot be built with a static C library.
