@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 
 use super::access::{Operator, Peer};
+use super::listeners;
 use super::pools::pool_of;
 use super::request::{At, QueryParams, bad_request};
 use super::{ApiError, App};
@@ -28,6 +29,9 @@ pub(super) struct ConnectionQuery {
     /// At most so many.
     #[cfg_attr(test, schemars(with = "usize", range(max = 10_000), extend("default" = 100)))]
     limit: Option<usize>,
+    /// Only those of this listener.
+    #[cfg_attr(test, schemars(with = "String"))]
+    listener: Option<String>,
     /// Only those of this pool.
     #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
@@ -46,11 +50,22 @@ impl ConnectionQuery {
         if limit > MOST {
             return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
         }
+        if let Some(listener) = &self.listener {
+            listeners::find(app, listener)?;
+        }
         if let Some(pool) = &self.pool {
             pool_of(app, pool)?;
         }
         let client = self.client.map(|client| client.parse()).transpose().map_err(bad_request)?;
-        Ok((limit, ConnectionFilter { pool: self.pool, backend: self.backend.map(Into::into), client }))
+        Ok((
+            limit,
+            ConnectionFilter {
+                listener: self.listener,
+                pool: self.pool,
+                backend: self.backend.map(Into::into),
+                client,
+            },
+        ))
     }
 }
 

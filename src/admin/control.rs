@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::{DrainReply, HandOverReply, ReloadPlanReply, ReloadReply};
+use crate::domain::ListenerState;
 
 /// How many orders may wait; more are refused.
 const WAITING: usize = 16;
@@ -40,6 +41,17 @@ pub(crate) enum Order {
         /// The channel for the result, which is sent when the hand-over begins.
         answer: Answer<HandOverReply>,
     },
+    /// Open or close the addresses of a listener.
+    SetListenerState {
+        /// The listener.
+        listener: Arc<str>,
+        /// Its new state.
+        state: ListenerState,
+        /// The operator.
+        operator: Arc<str>,
+        /// The channel for the result, which is sent when the addresses are open or closed.
+        answer: Answer<()>,
+    },
     /// Accept no new connections, and stop when the open ones have ended.
     Drain {
         /// The operator.
@@ -65,6 +77,8 @@ pub(crate) enum Refusal {
     NoFile,
     /// No reload has changed the configuration.
     NothingToUndo,
+    /// The listener was removed meanwhile.
+    NoListener,
     /// The configuration has these problems, as text.
     Invalid(String),
     /// The configuration cannot be put in effect, for this reason.

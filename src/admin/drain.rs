@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
+use super::listeners;
 use super::pools::pool_of;
 use super::request::{QueryParams, bad_request};
 use super::{ApiError, App};
@@ -18,6 +19,9 @@ use crate::telemetry::filter::ConnectionFilter;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrainQuery {
+    /// Only those of this listener.
+    #[cfg_attr(test, schemars(with = "String"))]
+    listener: Option<String>,
     /// Only those of this pool.
     #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
@@ -29,14 +33,19 @@ pub(super) struct DrainQuery {
 /// `GET /api/v1/drain`: nothing is drained.
 pub(super) async fn forecast(
     State(app): State<App>,
-    QueryParams(DrainQuery { pool, backend }): QueryParams<DrainQuery>,
+    QueryParams(DrainQuery { listener, pool, backend }): QueryParams<DrainQuery>,
 ) -> Result<Json<DrainForecastReply>, ApiError> {
+    if let Some(listener) = &listener {
+        listeners::find(&app, listener)?;
+    }
     let left = match &pool {
         Some(pool) => time_limit(pool_of(&app, pool)?.settings().on_drain),
         None if backend.is_some() => return Err(bad_request("backend needs pool")),
+        // The drain of a listener has no time limit.
+        None if listener.is_some() => None,
         None => Some(app.overview.drain_time_left()),
     };
-    let selected = ConnectionFilter { pool, backend: backend.map(Into::into), client: None };
+    let selected = ConnectionFilter { listener, pool, backend: backend.map(Into::into), client: None };
     let forecast = app.overview.forecast_drain_in_turn(selected, left).await;
     Ok(Json(DrainForecastReply { sentence: forecast.sentence(), forecast }))
 }

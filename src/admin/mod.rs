@@ -15,6 +15,7 @@ mod history;
 mod host;
 #[cfg(any(test, feature = "laws"))]
 pub(crate) mod laws;
+mod listeners;
 mod logs;
 mod message;
 pub(crate) mod metrics;

@@ -178,7 +178,7 @@ pub(super) async fn hand_over(
     Ok((StatusCode::ACCEPTED, Json(begins)))
 }
 
-fn refused(refusal: &Refusal) -> ApiError {
+pub(super) fn refused(refusal: &Refusal) -> ApiError {
     let conflict = |code, message: &str, hint| ApiError::new(StatusCode::CONFLICT, code, message, hint);
     match refusal {
         Refusal::NoFile => conflict(
@@ -196,6 +196,12 @@ fn refused(refusal: &Refusal) -> ApiError {
             "nothing_to_undo",
             "no reload has changed the configuration since the start",
             "`pointsman reload` applies the file",
+        ),
+        Refusal::NoListener => ApiError::new(
+            StatusCode::NOT_FOUND,
+            "no_such_listener",
+            "a reload has removed the listener",
+            "see /api/v1/status",
         ),
         Refusal::NotPossible(why) => conflict("not_possible", why, "nothing has changed"),
         Refusal::Ending => conflict("draining", "the process is ending", "SIGTERM ends it at once"),

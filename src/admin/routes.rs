@@ -5,8 +5,8 @@ use axum::Router;
 use axum::routing::{MethodFilter, on};
 
 use super::{
-    App, backends, checks, connections, drain, events, logs, pools, problems, process, replicas, shadow,
-    story, why,
+    App, backends, checks, connections, drain, events, listeners, logs, pools, problems, process, replicas,
+    shadow, story, why,
 };
 use crate::api::path;
 
@@ -29,6 +29,9 @@ macro_rules! operations {
             hand_over: POST path::HAND_OVER => process::hand_over,
             drain: POST path::DRAIN => process::drain,
             drain_forecast: GET path::DRAIN => drain::forecast,
+            listeners: GET "/api/v1/listeners" => listeners::all,
+            listener: GET "/api/v1/listeners/{listener}" => listeners::one,
+            change_listener: PATCH "/api/v1/listeners/{listener}" => listeners::change,
             pools: GET "/api/v1/pools" => pools::all,
             pool: GET "/api/v1/pools/{pool}" => pools::one,
             shadow: GET "/api/v1/pools/{pool}/shadow" => shadow::shadow,

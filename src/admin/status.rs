@@ -23,36 +23,6 @@ impl StatusReply {
     /// The present state of the process, and its problems.
     pub(crate) fn of(overview: &Overview, problems: &Problems) -> Self {
         let pools = overview.pools.load();
-        let mut by_listener: LiteMap<Arc<str>, Reading> = LiteMap::new();
-        for pool in pools.values() {
-            for (listener, reading) in pool.by_listener().into_iter().chain(pool.unserved.read()) {
-                *by_listener.entry(listener).or_default() += reading;
-            }
-        }
-        let listeners = overview.listeners.load();
-        let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
-            let over = listener.clients.over_limits().map(|(_, over)| over);
-            let mut total = by_listener.get(&listener.name).copied().unwrap_or_default();
-            total += listener.without_pool.read();
-            let settings = listener.settings.load();
-            let pools = settings.routing.pools().into_iter().map(|pool| Arc::clone(&pool.name)).collect();
-            ListenerInfo {
-                name: Arc::clone(&listener.name),
-                addresses: addresses.iter().map(ToString::to_string).collect(),
-                pool: settings.routing.only().map(|pool| Arc::clone(&pool.name)),
-                pools,
-                active: listener.active() as u64,
-                connections: total.total(),
-                denied: total.closed[CloseReason::Denied.index()],
-                preface_failed: total.closed[CloseReason::PrefaceInvalid.index()]
-                    + total.closed[CloseReason::PrefaceTimeout.index()],
-                over_client_limits: over.iter().map(|over| over.reset).sum(),
-                over_client_limits_dry_run: over.iter().map(|over| over.only_counted).sum(),
-                bytes_delayed: listener.bytes_delayed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum(),
-                bytes_in: total.bytes_in,
-                bytes_out: total.bytes_out,
-            }
-        };
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             phase: match overview.phase() {
@@ -68,9 +38,48 @@ impl StatusReply {
             open: overview.limit.open() as u64,
             workers: overview.workers.len() as u64,
             problems: problems.present(),
-            listeners: listeners.iter().map(listener).collect(),
+            listeners: ListenerInfo::all(overview),
             pools: pools.values().map(|pool| PoolInfo::of(pool, overview)).collect(),
         }
+    }
+}
+
+impl ListenerInfo {
+    /// The present states of all listeners.
+    pub(crate) fn all(overview: &Overview) -> Vec<Self> {
+        let pools = overview.pools.load();
+        let mut by_listener: LiteMap<Arc<str>, Reading> = LiteMap::new();
+        for pool in pools.values() {
+            for (listener, reading) in pool.by_listener().into_iter().chain(pool.unserved.read()) {
+                *by_listener.entry(listener).or_default() += reading;
+            }
+        }
+        let listeners = overview.listeners.load();
+        let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
+            let over = listener.clients.over_limits().map(|(_, over)| over);
+            let mut total = by_listener.get(&listener.name).copied().unwrap_or_default();
+            total += listener.without_pool.read();
+            let settings = listener.settings.load();
+            let pools = settings.routing.pools().into_iter().map(|pool| Arc::clone(&pool.name)).collect();
+            Self {
+                name: Arc::clone(&listener.name),
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+                state: listener.state().name().into(),
+                pool: settings.routing.only().map(|pool| Arc::clone(&pool.name)),
+                pools,
+                active: listener.active() as u64,
+                connections: total.total(),
+                denied: total.closed[CloseReason::Denied.index()],
+                preface_failed: total.closed[CloseReason::PrefaceInvalid.index()]
+                    + total.closed[CloseReason::PrefaceTimeout.index()],
+                over_client_limits: over.iter().map(|over| over.reset).sum(),
+                over_client_limits_dry_run: over.iter().map(|over| over.only_counted).sum(),
+                bytes_delayed: listener.bytes_delayed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum(),
+                bytes_in: total.bytes_in,
+                bytes_out: total.bytes_out,
+            }
+        };
+        listeners.iter().map(listener).collect()
     }
 }
 

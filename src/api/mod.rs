@@ -32,11 +32,13 @@ pub(crate) use replicas::{
     AllReplicasReply, ReplicaChange, ReplicaFailure, ReplicaGroup, ReplicaInfo, ReplicaList, ReplicaNames,
     ReplicaPool, ScaleDecision,
 };
-pub(crate) use request::{BackendChange, CheckRequest, HandOverRequest, NewBackend, whole_number};
+pub(crate) use request::{
+    BackendChange, CheckRequest, HandOverRequest, ListenerChange, NewBackend, whole_number,
+};
 pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
 pub(crate) use status::{
-    BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, PoolInfo, PoolsReply,
-    SourceInfo, StatusReply, TierInfo,
+    BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, ListenersReply, PoolInfo,
+    PoolsReply, SourceInfo, StatusReply, TierInfo,
 };
 pub(crate) use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
 

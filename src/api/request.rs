@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::domain::AdminState;
+use crate::domain::{AdminState, ListenerState};
 
 /// A backend to add.
 #[derive(Debug, Serialize, Deserialize)]
@@ -88,6 +88,15 @@ impl BackendChange {
     pub(crate) fn takes_out(&self) -> bool {
         matches!(self.state, Some(AdminState::Draining | AdminState::Maintenance)) || self.weight == Some(0)
     }
+}
+
+/// What to change of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerChange {
+    /// Its new state.
+    pub state: ListenerState,
 }
 
 /// What to check: all backends, those of a pool, or one.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ProblemInfo, ReplicaGroup, Timestamp, Word};
+#[cfg(test)]
+use crate::domain::ListenerState;
 use crate::domain::{BackendState, Cause};
 
 /// The whole program at a glance.
@@ -39,6 +41,15 @@ pub(crate) struct StatusReply {
     pub pools: Vec<PoolInfo>,
 }
 
+/// The listeners.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct ListenersReply {
+    /// The listeners.
+    pub listeners: Vec<ListenerInfo>,
+}
+
 /// A listener.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -46,8 +57,11 @@ pub(crate) struct StatusReply {
 pub(crate) struct ListenerInfo {
     /// Its name.
     pub name: Arc<str>,
-    /// Its bound addresses, with the ports that the kernel chose; empty while it is closed.
+    /// Its bound addresses, with the ports that the kernel chose.
     pub addresses: Vec<String>,
+    /// Whether an operator drains it: `up` or `draining`.
+    #[cfg_attr(test, schemars(with = "ListenerState"))]
+    pub state: Word,
     /// The pool of its connections; null: there are several.
     pub pool: Option<Arc<str>>,
     /// All pools that its connections may go to.

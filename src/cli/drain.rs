@@ -1,4 +1,4 @@
-//! `pointsman drain`: drains one backend, a pool, or the whole instance, which then stops. With `--wait` it returns when the
+//! `pointsman drain`: drains one backend, a pool, a listener, or the whole instance, which then stops. With `--wait` it returns when the
 //! drain has ended; `--forecast` only tells how long it would take.
 
 use std::io::{self, IsTerminal, Write};
@@ -10,11 +10,13 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::instance::{RemoteArgs, block_on};
-use super::operate::{ForceArgs, change, connections, print_change};
-use super::target::BackendTarget;
+use super::operate::{ForceArgs, change, change_listener, connections, print_change, print_listener};
+use super::target::{BackendTarget, listener_path};
 use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{BackendChange, BackendInfo, DrainForecastReply, DrainReply, StatusReply, path};
-use crate::domain::AdminState;
+use crate::api::{
+    BackendChange, BackendInfo, DrainForecastReply, DrainReply, ListenerInfo, StatusReply, path,
+};
+use crate::domain::{AdminState, ListenerState};
 use crate::humanize::count;
 use crate::remote::{Error, Remote, encode};
 
@@ -28,6 +30,9 @@ pub(super) struct DrainArgs {
     /// The backend, by name or address, or a pool; without it, the whole instance drains and stops
     #[arg(value_name = "POOL[/BACKEND]")]
     target: Option<String>,
+    /// Drain this listener: it refuses new clients until `pointsman up --listener`
+    #[arg(long, value_name = "LISTENER", conflicts_with = "target")]
+    listener: Option<String>,
     /// Drain nothing; print how long the open connections are expected to take
     #[arg(long, conflicts_with_all = ["wait", "yes", "force"])]
     forecast: bool,
@@ -38,7 +43,7 @@ pub(super) struct DrainArgs {
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// Drain the whole instance without confirmation
-    #[arg(long, conflicts_with = "target")]
+    #[arg(long, conflicts_with_all = ["target", "listener"])]
     yes: bool,
     #[command(flatten)]
     force: ForceArgs,
@@ -50,13 +55,17 @@ pub(super) struct DrainArgs {
 #[derive(Debug)]
 enum Subject {
     Instance,
+    Listener(String),
     Pool(String),
     Backend(BackendTarget),
 }
 
 impl Subject {
-    async fn find(written: Option<&str>, remote: &Remote) -> Result<Self, Failure> {
-        let Some(written) = written else { return Ok(Self::Instance) };
+    async fn find(args: &DrainArgs, remote: &Remote) -> Result<Self, Failure> {
+        if let Some(listener) = &args.listener {
+            return Ok(Self::Listener(listener.clone()));
+        }
+        let Some(written) = args.target.as_deref() else { return Ok(Self::Instance) };
         let status: StatusReply = remote.get(path::STATUS).await?;
         match status.pools.iter().any(|pool| *pool.name == *written) {
             true => Ok(Self::Pool(written.to_owned())),
@@ -68,6 +77,7 @@ impl Subject {
     fn forecast(&self) -> String {
         match self {
             Self::Instance => path::DRAIN.to_owned(),
+            Self::Listener(listener) => format!("{}?listener={}", path::DRAIN, encode(listener)),
             Self::Pool(pool) => format!("{}?pool={}", path::DRAIN, encode(pool)),
             Self::Backend(BackendTarget { pool, backend }) => {
                 format!("{}?pool={}&backend={}", path::DRAIN, encode(pool), encode(backend))
@@ -79,12 +89,13 @@ impl Subject {
 pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     block_on(async {
-        let subject = Subject::find(args.target.as_deref(), &remote).await?;
+        let subject = Subject::find(args, &remote).await?;
         if args.forecast {
             return print_forecast(&subject, &remote, args.remote.json).await;
         }
         match &subject {
             Subject::Instance => drain_all(args, &remote).await,
+            Subject::Listener(listener) => drain_listener(args, &remote, listener).await,
             Subject::Pool(pool) => drain_pool(args, &remote, pool).await,
             Subject::Backend(backend) => {
                 let written = format!("{}/{}", backend.pool, backend.backend);
@@ -110,6 +121,48 @@ async fn print_forecast(subject: &Subject, remote: &Remote, json: bool) -> Resul
     print(&format!("{}\n", terminal::clean(&reply.sentence)))
 }
 
+/// Asks the operator to confirm what makes clients fail; without a terminal that is an error.
+fn confirm_unless_forced(force: &ForceArgs, warning: &str, question: &str) -> Result<(), Failure> {
+    match (force.force, terminal::can_ask()) {
+        (true, _) => Ok(()),
+        (false, true) => terminal::confirm(&format!("{warning}. {question}")),
+        (false, false) => Err(Failure::Invalid(format!("{warning}; confirm with --force"))),
+    }
+}
+
+/// Drains a listener.
+async fn drain_listener(args: &DrainArgs, remote: &Remote, listener: &str) -> Result<Exit, Failure> {
+    let path = listener_path(listener);
+    let now: ListenerInfo = remote.get(&path).await?;
+    let addresses = now.addresses.join(", ");
+    let warning = format!("This closes the listener {} ({addresses}): new clients are refused", now.name);
+    confirm_unless_forced(&args.force, &warning, "Drain it?")?;
+    let text = change_listener(remote, listener, ListenerState::Draining).await?;
+    if !args.wait {
+        return print_listener(remote, &text, args.remote.json);
+    }
+    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
+    let mut progress = DrainProgress::new(&Subject::Listener(listener.to_owned()));
+    loop {
+        let ListenerInfo { active, .. } = remote.get(&path).await?;
+        if active == 0 {
+            break;
+        }
+        progress.show(remote, &format!("{listener}: {}", connections(active))).await;
+        wait(until, || format!("{listener} still has {}", connections(active))).await?;
+    }
+    progress.end();
+    print_drained(listener, args.remote.json)
+}
+
+fn print_drained(name: &str, json: bool) -> Result<Exit, Failure> {
+    let was = match json {
+        true => json!({"drained": name}).to_string(),
+        false => terminal::clean(&format!("{name} is drained")),
+    };
+    print(&format!("{was}\n"))
+}
+
 /// Drains all backends of a pool.
 async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exit, Failure> {
     let status: StatusReply = remote.get(path::STATUS).await?;
@@ -119,11 +172,7 @@ async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exi
         "This takes all backends of {pool} out of service ({}): new connections of the pool are rejected",
         count(backends.len() as u64, "backend")
     );
-    match (args.force.force, terminal::can_ask()) {
-        (true, _) => {}
-        (false, true) => terminal::confirm(&format!("{question}. Drain them?"))?,
-        (false, false) => return Err(Failure::Invalid(format!("{question}; confirm with --force"))),
-    }
+    confirm_unless_forced(&args.force, &question, "Drain them?")?;
     let mut drained = Vec::new();
     for backend in &backends {
         let target = BackendTarget { pool: pool.to_owned(), backend: backend.name.to_string() };
@@ -165,12 +214,7 @@ async fn wait_for(
         backends = now.filter(|now| backends.iter().any(|backend| same(now, backend))).collect();
     }
     progress.end();
-    let was = if args.remote.json {
-        json!({"drained": name}).to_string()
-    } else {
-        terminal::clean(&format!("{name} is drained"))
-    };
-    print(&format!("{was}\n"))
+    print_drained(name, args.remote.json)
 }
 
 async fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {

@@ -121,15 +121,15 @@ enum Command {
     Why(why::WhyArgs),
     /// Summarize the recent events of a running instance
     Story(why::StoryArgs),
-    /// Drain a backend or a pool of a running instance, or the whole instance: no new connections; existing ones finish
+    /// Drain a backend, a pool or a listener of a running instance, or all of it: no new connections; existing ones finish
     ///
-    /// `up` puts a backend back in service. Without POOL/BACKEND, the instance drains and stops, as after SIGTERM.
+    /// `up` takes it back. Without POOL/BACKEND or --listener, the instance drains and stops, as after SIGTERM.
     /// --forecast tells how long it would take.
     Drain(drain::DrainArgs),
     /// Put a backend of a running instance in maintenance: no new connections and no checks, until `up`
     Maintenance(operate::MaintenanceArgs),
-    /// Put a drained backend, or one in maintenance, back in service
-    Up(operate::TargetArgs),
+    /// Put a drained backend or listener, or a backend in maintenance, back in service
+    Up(operate::UpArgs),
     /// Set the weight of a backend of a running instance, until it leaves
     Weight(operate::WeightArgs),
     /// Check backends of a running instance now

@@ -4,13 +4,13 @@ use clap::Args;
 use hyper::Method;
 
 use super::instance::{RemoteArgs, block_on};
-use super::target::BackendTarget;
+use super::target::{BackendTarget, listener_path};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{
-    BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadPlanReply, ReloadReply, StatusReply, Word,
-    path,
+    BackendChange, BackendInfo, CheckReply, CheckRequest, ListenerChange, ListenerInfo, ReloadPlanReply,
+    ReloadReply, StatusReply, Word, path,
 };
-use crate::domain::AdminState;
+use crate::domain::{AdminState, ListenerState};
 use crate::humanize::count;
 use crate::names;
 use crate::remote::Remote;
@@ -20,6 +20,18 @@ pub(super) struct TargetArgs {
     /// The backend, by name or address
     #[arg(value_name = "POOL/BACKEND")]
     target: String,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// The backend, by name or address
+    #[arg(value_name = "POOL/BACKEND", required_unless_present = "listener")]
+    target: Option<String>,
+    /// The listener, after `pointsman drain --listener`
+    #[arg(long, value_name = "LISTENER", conflicts_with = "target")]
+    listener: Option<String>,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -126,9 +138,34 @@ pub(super) fn maintenance(args: &MaintenanceArgs) -> Result<Exit, Failure> {
     change_and_print(&args.target.remote, &args.target.target, wanted, &args.force)
 }
 
-pub(super) fn up(args: &TargetArgs) -> Result<Exit, Failure> {
+pub(super) fn up(args: &UpArgs) -> Result<Exit, Failure> {
+    if let Some(listener) = &args.listener {
+        let remote = args.remote.remote()?;
+        let text = block_on(change_listener(&remote, listener, ListenerState::Up))?;
+        return print_listener(&remote, &text, args.remote.json);
+    }
+    let target = args.target.as_deref().unwrap_or_default(); // clap requires one of both
     let wanted = BackendChange::to_state(AdminState::Up);
-    change_and_print(&args.remote, &args.target, wanted, &ForceArgs { force: false })
+    change_and_print(&args.remote, target, wanted, &ForceArgs { force: false })
+}
+
+/// Drains a listener, or takes that back; returns its new status as JSON.
+pub(super) async fn change_listener(
+    remote: &Remote,
+    listener: &str,
+    state: ListenerState,
+) -> Result<String, Failure> {
+    Ok(remote.submit(Method::PATCH, &listener_path(listener), &ListenerChange { state }).await?)
+}
+
+pub(super) fn print_listener(remote: &Remote, text: &str, json: bool) -> Result<Exit, Failure> {
+    if json {
+        return print_json(text);
+    }
+    let listener: ListenerInfo = remote.read(text)?;
+    let open = connections(listener.active);
+    print(&terminal::clean(&format!("{} is {}, {open}", listener.name, listener.state)))?;
+    print("\n")
 }
 
 pub(super) fn weight(args: &WeightArgs) -> Result<Exit, Failure> {

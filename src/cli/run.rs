@@ -103,14 +103,14 @@ async fn live(
     }
     let _dropped = AbortOnDropHandle::new(spawn(log::report_dropped()));
     let received = predecessor.as_deref_mut().map(Predecessor::receive).transpose();
-    let HandOver { mut sockets, pools, state, next_conn } =
+    let HandOver { mut sockets, pools, state, draining, next_conn } =
         received.map_err(|error| not_taken_over(&error))?.unwrap_or_default();
     if predecessor.is_none() {
         sockets = passed_sockets::passed().map_err(|error| {
             Failure::NotStarted(format!("the sockets of the service manager cannot be used: {error}"))
         })?;
     }
-    let mut inherited = Inherited::new(sockets, pools, next_conn);
+    let mut inherited = Inherited::new(sockets, pools, draining, next_conn);
     let offered: Vec<_> = inherited.sockets.places().cloned().collect();
     let state = open_state(config.runtime.state.as_deref(), state)?;
     let access = Access::default();
@@ -168,6 +168,12 @@ async fn live(
                 Order::Reload { from, operator, answer } => {
                     let _ = answer.send(reload(&mut supervisor, from, file, log, &access, &operator).await);
                     service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
+                    continue;
+                }
+                Order::SetListenerState { listener, state, operator, answer } => {
+                    let open = supervisor.set_listener_state(&listener, state, operator).await;
+                    service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
+                    let _ = answer.send(open.map(drop).ok_or(Refusal::NoListener));
                     continue;
                 }
                 Order::HandOver { operator, socket, answer } => match Successor::connect(&socket) {

@@ -7,6 +7,7 @@ use ratatui::style::Color;
 use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, print, print_json, problem_lines, terminal};
 use crate::api::{BackendInfo, ListenerInfo, PoolInfo, StatusReply, path};
+use crate::domain::ListenerState;
 use crate::humanize::count;
 use crate::names::natural_order;
 
@@ -44,8 +45,10 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     write_problems(status, &mut text, colors);
     let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN", "<REJECTED"]);
     for listener in by_name(&status.listeners, |listener| &listener.name) {
-        let addresses =
-            if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
+        let mut addresses = listener.addresses.join(", ");
+        if listener.state == ListenerState::Draining.name() {
+            addresses.push_str(" (draining)");
+        }
         let (open, pools) = (listener.active.to_string(), listener.pools.join(", "));
         table.row([&*listener.name, &addresses, &pools, &open, &rejected(listener)].map(plain));
     }

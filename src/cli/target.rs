@@ -63,6 +63,11 @@ impl BackendTarget {
     }
 }
 
+/// The path of a listener in the API.
+pub(super) fn listener_path(name: &str) -> String {
+    format!("/api/v1/listeners/{}", encode(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, Resolution,
-    SocketAddress, StateReason,
+    AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, ListenerState,
+    Resolution, SocketAddress, StateReason,
 };
 
 /// Something that happened. In JSON, `kind` names the variant.
@@ -184,6 +184,17 @@ pub enum Event {
         backend: Arc<str>,
         /// Its address.
         address: SocketAddress,
+    },
+    /// An operator drained a listener, or took that back.
+    ListenerChange {
+        /// The operator.
+        by: Arc<str>,
+        /// The listener.
+        listener: Arc<str>,
+        /// Its state now.
+        state: ListenerState,
+        /// Its open connections.
+        open: u64,
     },
     /// An operator closed a connection.
     ConnectionClosed {
@@ -391,6 +402,7 @@ impl Event {
             | Self::RebalanceStarted { pool, .. }
             | Self::RebalanceDone { pool, .. } => Some(pool),
             Self::ConnectionClosed { pool, .. } | Self::CheckRequested { pool, .. } => pool.as_ref(),
+            Self::ListenerChange { .. } => None,
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
             Self::TookOver { .. } => None,
@@ -416,6 +428,7 @@ impl Event {
             | Self::EndpointsChanged { .. } => None,
             Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
             Self::RebalanceStarted { .. } | Self::RebalanceDone { .. } => None,
+            Self::ListenerChange { .. } => None,
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::HandOverStarted { .. } | Self::HandOverDone { .. } | Self::HandOverFailed { .. } => None,
             Self::TookOver { .. } => None,

@@ -48,6 +48,8 @@ pub(crate) struct HandOver {
     pub pools: Vec<(Arc<str>, PoolHandOver)>,
     /// The state directory, which is locked.
     pub state: Option<OwnedFd>,
+    /// The listeners that operators drain.
+    pub draining: Vec<Arc<str>>,
     /// The number of its next connection; 0 if it is not known.
     pub next_conn: u64,
 }
@@ -64,6 +66,9 @@ enum OldProcessMessage {
         pid: u32,
         /// What it knows of its pools.
         pools: Vec<(Arc<str>, PoolHandOver)>,
+        /// The listeners that operators drain.
+        #[serde(default)]
+        draining: Vec<Arc<str>>,
         /// The number of its next connection.
         #[serde(default)]
         next_conn: u64,

@@ -54,9 +54,10 @@ impl Predecessor {
                     let sockets = sockets.map(|((place, role), socket)| HandedSocket { place, role, socket });
                     received.sockets.extend(sockets);
                 }
-                OldProcessMessage::Rest { pid, pools, next_conn } => {
+                OldProcessMessage::Rest { pid, pools, draining, next_conn } => {
                     self.pid = pid;
                     received.pools = pools;
+                    received.draining = draining;
                     received.next_conn = next_conn;
                     received.state = files.into_iter().next();
                     return Ok(received);

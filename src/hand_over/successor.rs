@@ -145,14 +145,18 @@ impl Successor {
         }
     }
 
-    fn send(&self, HandOver { sockets, pools, state, next_conn }: HandOver) -> Result<(), HandOverError> {
+    fn send(
+        &self,
+        HandOver { sockets, pools, state, draining, next_conn }: HandOver,
+    ) -> Result<(), HandOverError> {
         for sockets in sockets.chunks(MOST_FILES) {
             let described = sockets.iter().map(|one| (one.place.clone(), one.role)).collect();
             let files: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             self.channel.send(&OldProcessMessage::Sockets(described), &files)?;
         }
         let state: Vec<_> = state.iter().map(AsFd::as_fd).collect();
-        self.channel.send(&OldProcessMessage::Rest { pid: std::process::id(), pools, next_conn }, &state)?;
+        self.channel
+            .send(&OldProcessMessage::Rest { pid: std::process::id(), pools, draining, next_conn }, &state)?;
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ fn connections_that_wait_are_accepted_by_the_process_that_takes_over() {
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
     let sockets = vec![handed].into_iter().chain((0..100).map(|_| listening().1)).collect();
     let pools = vec![("web".into(), PoolHandOver::default())];
+    let draining = vec!["web".into()];
 
     let invitation = Invitation::new().unwrap();
     let mut successor = Successor::connect(invitation.path()).unwrap();
@@ -29,15 +30,16 @@ fn connections_that_wait_are_accepted_by_the_process_that_takes_over() {
     assert!(!folder.exists());
     let taking = std::thread::spawn(move || {
         let received = predecessor.receive().unwrap();
-        let known = (predecessor.pid, received.pools.len(), received.next_conn);
-        assert_eq!(known, (std::process::id(), 1, 7));
+        let known = (predecessor.pid, received.pools.len(), received.draining.len(), received.next_conn);
+        assert_eq!(known, (std::process::id(), 1, 1, 7));
         assert_eq!(received.sockets.len(), 101);
         let places = vec![received.sockets[0].place.clone()];
         let socket = received.sockets.into_iter().next().unwrap().socket;
         predecessor.ready(Taken { pid: 7, places }).unwrap();
         TcpListener::from(socket)
     });
-    let taken = successor.hand_over(HandOver { sockets, pools, state: None, next_conn: 7 }).unwrap();
+    let taken =
+        successor.hand_over(HandOver { sockets, pools, state: None, draining, next_conn: 7 }).unwrap();
     assert_eq!((taken.pid, taken.places.len(), taken.has_admin()), (7, 1, false));
     successor.confirm().unwrap();
     let theirs = taking.join().unwrap();

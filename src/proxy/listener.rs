@@ -1,7 +1,7 @@
 //! A listener as all workers share it: its settings, and the count of its connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,7 @@ use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
 use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
-use crate::domain::CloseReason;
+use crate::domain::{CloseReason, ListenerState};
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
 
@@ -24,6 +24,7 @@ pub struct Listener {
     pub name: Arc<str>,
     /// What happens to its connections; replaced by a reload.
     pub settings: ArcSwap<Settings>,
+    draining: AtomicBool,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
     /// The connections that ended before their pool was known.
@@ -90,6 +91,7 @@ impl Listener {
         Self {
             name,
             settings: ArcSwap::from_pointee(settings),
+            draining: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
             admitted: Arc::default(),
             without_pool: Arc::default(),
@@ -98,6 +100,16 @@ impl Listener {
             cancel_requests: AtomicU64::new(0),
             bytes_delayed: Default::default(),
         }
+    }
+
+    /// Whether an operator drains it.
+    pub fn state(&self) -> ListenerState {
+        if self.draining.load(Ordering::Relaxed) { ListenerState::Draining } else { ListenerState::Up }
+    }
+
+    /// Sets whether an operator drains it. Its addresses are closed and opened elsewhere.
+    pub fn set_state(&self, state: ListenerState) {
+        self.draining.store(state == ListenerState::Draining, Ordering::Relaxed);
     }
 
     /// Counts an accepted connection.

@@ -189,13 +189,13 @@ impl Progress {
 
     /// Whether it matches `filter`.
     pub(super) fn matches(&self, filter: &ConnectionFilter) -> bool {
-        let pool = self.pool().map(|pool| &*pool.name);
+        let (listener, pool) = (&*self.listener.name, self.pool().map(|pool| &*pool.name));
         match self.relayed() {
             Some(relayed) => {
                 let backend = (&*relayed.backend.name, &relayed.backend.address);
-                filter.matches(pool, Some(backend), self.client.get())
+                filter.matches(listener, pool, Some(backend), self.client.get())
             }
-            None => filter.matches(pool, None, self.client.get()),
+            None => filter.matches(listener, pool, None, self.client.get()),
         }
     }
 

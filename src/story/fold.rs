@@ -145,7 +145,7 @@ impl About {
             Event::ReloadApplied { .. } | Event::ReloadRefused { .. } => Some(Self::Process(entry.id)),
             Event::Started { .. } => Some(Self::Process(entry.id)),
             Event::DrainStarted { .. } | Event::DrainDone { .. } => Some(Self::Process(entry.id)),
-            Event::ConnectionClosed { .. } => Some(Self::Process(entry.id)),
+            Event::ConnectionClosed { .. } | Event::ListenerChange { .. } => Some(Self::Process(entry.id)),
             // Details, for `why` about one backend.
             Event::BackendNamed { .. }
             | Event::EndpointsChanged { .. }

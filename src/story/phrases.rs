@@ -367,7 +367,9 @@ pub(super) fn process(events: &[&Entry]) -> Option<String> {
         Event::HandOverDone { .. } | Event::HandOverFailed { .. } | Event::TookOver { .. } => {
             Some(entry.event.sentence())
         }
-        Event::RebalanceStarted { .. } | Event::RebalanceDone { .. } => Some(entry.event.sentence()),
+        Event::RebalanceStarted { .. } | Event::RebalanceDone { .. } | Event::ListenerChange { .. } => {
+            Some(entry.event.sentence())
+        }
         Event::DrainStarted { by, open, .. } => {
             let open = count(*open as u64, "open connection");
             Some(format!("Pointsman began to drain ({by}), with {open}"))

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::Supervisor;
 use crate::config::NoBackend;
+use crate::domain::ListenerState;
 use crate::hand_over::{HandOver, HandedSocket, InheritedSockets, SocketOwner, SocketPlace, Taken};
 use crate::pool::PoolHandOver;
 
@@ -17,6 +18,8 @@ pub(crate) struct Inherited {
     pub sockets: InheritedSockets,
     /// What it knew of its pools.
     pools: Vec<(Arc<str>, PoolHandOver)>,
+    /// The listeners that operators drain.
+    draining: Vec<Arc<str>>,
     /// The largest number that it may give to a connection.
     pub(super) numbered: u64,
 }
@@ -29,9 +32,16 @@ impl Inherited {
     pub(crate) fn new(
         sockets: Vec<HandedSocket>,
         pools: Vec<(Arc<str>, PoolHandOver)>,
+        draining: Vec<Arc<str>>,
         next_conn: u64,
     ) -> Self {
-        Self { sockets: sockets.into_iter().collect(), pools, numbered: next_conn.next_multiple_of(NUMBERS) }
+        let numbered = next_conn.next_multiple_of(NUMBERS);
+        Self { sockets: sockets.into_iter().collect(), pools, draining, numbered }
+    }
+
+    /// Whether an operator drained a listener in the process before.
+    pub(super) fn drains(&self, listener: &str) -> bool {
+        self.draining.iter().any(|draining| **draining == *listener)
     }
 
     /// What the process before knew of a pool.
@@ -51,6 +61,10 @@ impl Supervisor {
         let mut offer = HandOver { next_conn: self.report().await.next_conn, ..HandOver::default() };
         for running in self.listeners.values() {
             offer.sockets.extend(running.listener_task.share().await?);
+            let listener = &running.listener_task.listener;
+            if listener.state() == ListenerState::Draining {
+                offer.draining.push(Arc::clone(&listener.name));
+            }
         }
         for (name, handle) in &self.pools {
             offer.pools.push((Arc::clone(name), handle.pool.hand_over().await));
@@ -58,12 +72,14 @@ impl Supervisor {
         Ok(offer)
     }
 
-    /// The listening sockets, for the service manager to keep: those that are never closed while their listener is
-    /// configured, as closing a socket that is also kept elsewhere does not refuse connections.
+    /// The listening sockets, for the service manager to keep: those that are not closed before their listener is
+    /// removed or drained, as closing a socket that is also kept elsewhere does not refuse connections.
     pub(crate) async fn listening_sockets(&self) -> io::Result<Vec<HandedSocket>> {
         let mut sockets = Vec::new();
         for running in self.listeners.values() {
-            if running.listener_task.listener.settings.load().no_backend == NoBackend::Refuse {
+            let listener = &running.listener_task.listener;
+            let refuses = listener.settings.load().no_backend == NoBackend::Refuse;
+            if refuses || listener.state() == ListenerState::Draining {
                 continue;
             }
             let shared = running.listener_task.share().await;

@@ -1,5 +1,5 @@
-//! The one owner of a listener's addresses: opens them, closes them when the listener goes, and, for
-//! `no_backend: refuse`, while no backend is up.
+//! The one owner of a listener's addresses: opens them, and closes them when the listener goes, while an operator drains it,
+//! and, for `no_backend: refuse`, while no backend is up.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::bound_address::BoundAddress;
 use crate::config::NoBackend;
-use crate::domain::SocketAddress;
+use crate::domain::{ListenerState, SocketAddress};
 use crate::hand_over::HandedSocket;
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
@@ -22,6 +22,8 @@ const RETRY: Duration = Duration::from_secs(1);
 enum ListenerCommand {
     /// The listener's settings have changed, and perhaps its addresses.
     Change { add: Vec<BoundAddress>, remove: Vec<SocketAddress>, done: oneshot::Sender<()> },
+    /// The listener's state has changed: open or close all addresses, then reply.
+    SetState(oneshot::Sender<()>),
     /// Close all addresses, then reply.
     Close(oneshot::Sender<()>),
     /// Reply with the sockets, and change nothing until the next command: another process may use them.
@@ -53,6 +55,14 @@ impl ListenerTask {
     pub(super) fn change(&self, add: Vec<BoundAddress>, remove: Vec<SocketAddress>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
         let _ = self.commands.send(ListenerCommand::Change { add, remove, done });
+        when_done
+    }
+
+    /// Opens or closes the addresses by the listener's state. The receiver resolves when that is done; closed: when every
+    /// connection that the kernel has completed is accepted.
+    pub(super) fn follow_state(&self) -> oneshot::Receiver<()> {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.commands.send(ListenerCommand::SetState(done));
         when_done
     }
 
@@ -100,8 +110,9 @@ async fn keep(
         let mut up = only_pool.map(|pool| pool.up());
         let mut retry = None;
         let refusing = only_pool.filter(|_| up.as_mut().map(|up| *up.borrow_and_update()) == Some(0));
+        let is_closed = refusing.is_some() || listener.state() == ListenerState::Draining;
         // Connections that wait in sockets of the process before are accepted, even if the address is then closed.
-        for bound in addresses.iter_mut().filter(|bound| refusing.is_none() || bound.has_inherited()) {
+        for bound in addresses.iter_mut().filter(|bound| !is_closed || bound.has_inherited()) {
             bound.change(&settings.options);
             bound.change_mode(settings.socket_mode);
             if let Err(error) = bound.open(&workers, &listener, &settings.options, settings.socket_mode) {
@@ -109,10 +120,10 @@ async fn keep(
                 retry = Some(RETRY);
             }
         }
-        if let Some(pool) = refusing {
-            if addresses.iter().any(BoundAddress::is_open) {
-                info!(listener = %listener.name, pool = %pool.name, "no backend is up: refusing connections");
-            }
+        if let Some(pool) = refusing.filter(|_| addresses.iter().any(BoundAddress::is_open)) {
+            info!(listener = %listener.name, pool = %pool.name, "no backend is up: refusing connections");
+        }
+        if is_closed {
             close(&mut addresses).await;
         }
         if let Some(done) = changed.take() {
@@ -129,6 +140,7 @@ async fn keep(
                     // The new ones open at the top of the loop, while the old ones close.
                     spawn(async move { close(&mut leaving).await });
                 }
+                Some(ListenerCommand::SetState(done)) => changed = Some(done),
                 Some(command) => {
                     if apply_to_all(command, &listener, &mut addresses, &mut commands).await {
                         return;
@@ -176,7 +188,9 @@ async fn apply_to_all(
                 let _ = done.send(());
                 return true;
             }
-            Some(ListenerCommand::Resume | ListenerCommand::Change { .. }) => return false,
+            Some(ListenerCommand::Resume | ListenerCommand::Change { .. } | ListenerCommand::SetState(_)) => {
+                return false;
+            }
             None => return true,
         }
     }

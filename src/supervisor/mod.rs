@@ -18,7 +18,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::domain::SocketAddress;
+use crate::domain::{Event, ListenerState, SocketAddress};
 use crate::hand_over::SocketOwner;
 use crate::health::Pace;
 use crate::overview::{Overview, Phase};
@@ -174,6 +174,26 @@ impl Supervisor {
     /// The configuration before the last reload that changed it.
     pub(crate) fn previous(&self) -> Option<&Config> {
         self.previous.as_ref()
+    }
+
+    /// Drains a listener, or takes that back; returns its open connections, or `None` if there is no listener of that
+    /// name. `by` names the operator.
+    pub(crate) async fn set_listener_state(
+        &self,
+        name: &str,
+        state: ListenerState,
+        by: Arc<str>,
+    ) -> Option<u64> {
+        let listener_task = &self.listeners.get(name)?.listener_task;
+        let listener = &listener_task.listener;
+        let open = listener.active() as u64;
+        if listener.state() != state {
+            listener.set_state(state);
+            let name = Arc::clone(&listener.name);
+            self.overview.journal.record(Event::ListenerChange { by, listener: name, state, open });
+        }
+        let _ = listener_task.follow_state().await;
+        Some(listener.active() as u64)
     }
 
     /// Applies `config` in place of the current configuration. After an error, nothing has changed.
@@ -357,6 +377,9 @@ impl Supervisor {
                 }
                 Entry::Vacant(entry) => {
                     let listener = Arc::new(Listener::new(Arc::clone(name), settings));
+                    if self.inherited.drains(name) {
+                        listener.set_state(ListenerState::Draining);
+                    }
                     let listener_task = ListenerTask::start(listener, Arc::clone(&self.workers));
                     entry.insert(Running { listener_task, addresses: Vec::new() })
                 }

@@ -7,8 +7,8 @@ use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use crate::domain::{
-    AdminState, BackendState, ConfigProblem, DrainForecast, Endpoint, Event, ServingTier, SocketAddress,
-    Trouble,
+    AdminState, BackendState, ConfigProblem, DrainForecast, Endpoint, Event, ListenerState, ServingTier,
+    SocketAddress, Trouble,
 };
 
 impl Event {
@@ -85,6 +85,10 @@ impl Event {
                 warn!(error = &**error, "hand-over failed: this process continues");
             }
             Self::TookOver { process, addresses } => info!(process, addresses, "took over"),
+            Self::ListenerChange { by, listener, state, open } => match state {
+                ListenerState::Up => info!(%listener, by = &**by, "listener up"),
+                ListenerState::Draining => info!(%listener, open, by = &**by, "listener draining"),
+            },
             Self::RebalanceStarted { pool, surplus, idle, seconds, dry_run } => {
                 info!(%pool, surplus, idle, seconds, dry_run, "rebalance started");
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::domain::{ConfigProblem, DrainForecast, Endpoint, Event, IdleConnection, ServingTier};
+use crate::domain::{
+    ConfigProblem, DrainForecast, Endpoint, Event, IdleConnection, ListenerState, ServingTier,
+};
 use crate::humanize::{count, duration, list, millis};
 
 /// The maximum number of endpoints that a sentence names.
@@ -116,6 +118,13 @@ impl Event {
                     "{pool}: the connections are distributed evenly; {} closed for that",
                     count(*closed, "connection")
                 )
+            }
+            Self::ListenerChange { by, listener, state: ListenerState::Draining, open } => {
+                let open = count(*open, "open connection");
+                format!("{by} drains the listener {listener}: it accepts no new connections, and has {open}")
+            }
+            Self::ListenerChange { by, listener, state: ListenerState::Up, .. } => {
+                format!("{by} took back the drain of the listener {listener}: it accepts connections")
             }
             Self::DrainStarted { by, open, timeout_ms, .. } => {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));

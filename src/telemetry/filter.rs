@@ -39,6 +39,8 @@ impl fmt::Display for ConnectionSubject {
 /// Selects the connections that match all of these.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionFilter {
+    /// Their listener.
+    pub listener: Option<String>,
     /// Their pool.
     pub pool: Option<String>,
     /// Their backend.
@@ -48,15 +50,17 @@ pub struct ConnectionFilter {
 }
 
 impl ConnectionFilter {
-    /// Whether it selects a connection of that pool, backend and client.
+    /// Whether it selects a connection of that listener, pool, backend and client.
     pub fn matches(
         &self,
+        listener: &str,
         pool: Option<&str>,
         backend: Option<(&str, &SocketAddress)>,
         client: Client,
     ) -> bool {
         let is_backend = |wanted: &BackendFilter| backend.is_some_and(|(name, at)| wanted.matches(name, at));
-        self.pool.as_deref().is_none_or(|wanted| pool == Some(wanted))
+        self.listener.as_deref().is_none_or(|wanted| wanted == listener)
+            && self.pool.as_deref().is_none_or(|wanted| pool == Some(wanted))
             && self.backend.as_ref().is_none_or(is_backend)
             && self.client.is_none_or(|wanted| wanted.matches(client))
     }
@@ -64,7 +68,7 @@ impl ConnectionFilter {
     /// Whether it selects the connection of that record.
     pub fn matches_record(&self, record: &ConnectionRecord) -> bool {
         let backend = record.backend.as_ref().map(|backend| (&*backend.name, &backend.address));
-        self.matches(record.pool.as_deref(), backend, record.client)
+        self.matches(&record.listener, record.pool.as_deref(), backend, record.client)
     }
 }
 
@@ -139,7 +143,12 @@ mod tests {
         let filter = |pool: &str, backend: &str, client: &str| {
             let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
             let client = some(client).map(|text| text.parse().unwrap());
-            ConnectionFilter { pool: some(pool), backend: some(backend).map(Into::into), client }
+            ConnectionFilter {
+                listener: None,
+                pool: some(pool),
+                backend: some(backend).map(Into::into),
+                client,
+            }
         };
         for (pool, name, from) in [
             ("", "", ""),
@@ -152,7 +161,7 @@ mod tests {
             ("web", "a", "192.0.2.7"),
         ] {
             assert!(
-                filter(pool, name, from).matches(Some("web"), backend, client("192.0.2.7:5")),
+                filter(pool, name, from).matches("l", Some("web"), backend, client("192.0.2.7:5")),
                 "{pool} {name} {from}"
             );
         }
@@ -166,12 +175,16 @@ mod tests {
             ("web", "a", "192.0.2.8"),
         ] {
             assert!(
-                !filter(pool, name, from).matches(Some("web"), backend, client("192.0.2.7:5")),
+                !filter(pool, name, from).matches("l", Some("web"), backend, client("192.0.2.7:5")),
                 "{pool} {name} {from}"
             );
         }
-        assert!(filter("", "", "unix").matches(Some("web"), None, Client::Unix));
-        assert!(!filter("", "a", "").matches(Some("web"), None, Client::Unix));
+        assert!(filter("", "", "unix").matches("l", Some("web"), None, Client::Unix));
+        assert!(!filter("", "a", "").matches("l", Some("web"), None, Client::Unix));
+        for (listener, is_selected) in [("l", true), ("m", false)] {
+            let filter = ConnectionFilter { listener: Some(listener.to_owned()), ..filter("web", "", "") };
+            assert_eq!(filter.matches("l", Some("web"), backend, Client::Unix), is_selected, "{listener}");
+        }
         for wrong in ["", "somebody", "10.0.0.0/8", "10.0.0.1:", "10.0.0.1:99999"] {
             assert!(wrong.parse::<ClientFilter>().is_err(), "{wrong}");
         }

@@ -11,8 +11,8 @@ use tracing::level_filters::LevelFilter;
 use super::log_fields::TextFields;
 use crate::domain::{
     AdminState, BackendState, CheckFailure, CheckKind, Client, ConfigProblem, DrainForecast, EjectionReason,
-    Ending, Endpoint, Event, Failure, HealthFailure, IdleConnection, Resolution, ServingTier, SocketAddress,
-    StateReason, Trouble,
+    Ending, Endpoint, Event, Failure, HealthFailure, IdleConnection, ListenerState, Resolution, ServingTier,
+    SocketAddress, StateReason, Trouble,
 };
 use crate::testing::Written;
 use crate::testing::reference::{assert_current, cell};
@@ -87,9 +87,12 @@ fn of_pools() -> Vec<Event> {
     let resolver =
         |trouble| Event::ResolverStatusChanged { pool: web(), source: Arc::clone(&source), trouble };
     let failures = EjectionReason::Failures { count: 5, failure: Failure::Reset };
+    let listener = |state| Event::ListenerChange { by: operator(), listener: web(), state, open: 12 };
     vec![
         Event::RebalanceStarted { pool: web(), surplus: 75, idle: 60, seconds: 75, dry_run: false },
         Event::RebalanceDone { pool: web(), closed: 75 },
+        listener(ListenerState::Draining),
+        listener(ListenerState::Up),
         Event::BackendNamed { pool: web(), backend: "web_1".into(), address: address() },
         Event::WeightChanged { pool: web(), backend: a(), weight: 3 },
         Event::EjectionSuppressed { pool: web(), backend: a(), reason: failures },

@@ -154,6 +154,81 @@ fn a_drain_serves_every_client_whose_handshake_is_complete() {
 }
 
 #[test]
+fn a_drained_listener_refuses_clients_until_it_is_put_back() {
+    let echo = Backend::echo();
+    let config = format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}, other: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}}}}}\n",
+        static_list(&[echo.address])
+    );
+    let lb = Lb::start(&config);
+    let (address, path) = (lb.address("l"), "/api/v1/listeners/l");
+    let is_refused =
+        |address| connect_to(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    let mut open = connect(&lb);
+    let (code, reply) = lb.request("PATCH", path, r#"{"state": "draining"}"#);
+    let reply: serde_json::Value = serde_json::from_str(&reply).unwrap();
+    assert_eq!((code, &reply["state"], &reply["active"]), (200, &"draining".into(), &1.into()));
+    // The reply comes when it is closed.
+    assert!(is_refused(address));
+    assert!(!is_refused(lb.address("other")));
+    assert_eq!(lb.metric("pointsman_listener_draining{listener=\"l\"}"), 1.0);
+    lb.when_logged("listener draining listener=l open=1 by=");
+    assert_eq!(lb.get("/ready").0, 200);
+    let forecast = |path: &str| -> serde_json::Value { serde_json::from_str(&lb.get(path).1).unwrap() };
+    assert_eq!(forecast("/api/v1/drain?listener=l")["open"], 1);
+    eventually("the other connection has ended", || {
+        (forecast("/api/v1/drain?listener=other")["open"] == 0).then_some(())
+    });
+    assert_eq!(lb.get("/api/v1/drain?listener=none").0, 404);
+    // Neither a reload nor a repeated request changes anything.
+    lb.reload(&config.replace("pool: p}}", "pool: p, max_connections: 9}}"));
+    assert_eq!(lb.request("PATCH", path, r#"{"state": "draining"}"#).0, 200);
+    assert!(is_refused(address));
+    assert_eq!(lb.logged(&["listener draining"]).len(), 1);
+    open.write_all(b"y").unwrap();
+    open.read_exact(&mut [0]).unwrap();
+    assert_eq!(lb.request("PATCH", path, r#"{"state": "up"}"#).0, 200);
+    connect(&lb);
+    open.write_all(b"z").unwrap();
+    open.read_exact(&mut [0]).unwrap();
+    assert_eq!(lb.metric("pointsman_listener_draining{listener=\"l\"}"), 0.0);
+    lb.when_logged("listener up listener=l by=");
+    assert_eq!(lb.request("PATCH", "/api/v1/listeners/none", r#"{"state": "up"}"#).0, 404);
+    assert_eq!(lb.request("PATCH", path, r#"{"state": "maintenance"}"#).0, 422);
+}
+
+#[test]
+fn draining_a_listener_serves_every_client_whose_handshake_is_complete() {
+    let echo = Backend::echo();
+    let lb = lb(&echo, "{timeout: 30s}");
+    let address = lb.address("l");
+    for _ in 0..20 {
+        let (served, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !stopped.load(SeqCst) {
+                        let Ok(mut stream) = connect_to(address) else { continue };
+                        let mut answer = [0];
+                        stream
+                            .write_all(b"x")
+                            .and_then(|()| stream.read_exact(&mut answer))
+                            .expect("it was accepted");
+                        served.fetch_add(1, SeqCst);
+                    }
+                });
+            }
+            let before = served.load(SeqCst);
+            eventually("clients are served", || (served.load(SeqCst) > before + 8).then_some(()));
+            let drained = lb.request("PATCH", "/api/v1/listeners/l", r#"{"state": "draining"}"#).0;
+            stopped.store(true, SeqCst);
+            assert_eq!(drained, 200);
+        });
+        assert_eq!(lb.request("PATCH", "/api/v1/listeners/l", r#"{"state": "up"}"#).0, 200);
+    }
+}
+
+#[test]
 fn a_signal_during_the_start_ends_it() {
     let backend = Backend::serving(|mut stream| {
         let _ = backend::read_request(&mut stream); // and never answers

@@ -194,6 +194,26 @@ pools:
 }
 
 #[test]
+fn a_drained_listener_is_taken_over_closed() {
+    let echo_server = Backend::echo();
+    let lb = Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: [{{static: [{}]}}]}}}}",
+        echo_server.address
+    ));
+    let address = lb.address("web");
+    let set =
+        |state: &str| lb.request("PATCH", "/api/v1/listeners/web", &format!(r#"{{"state": "{state}"}}"#)).0;
+    assert_eq!(set("draining"), 200);
+    let mut successors = Successors::of(&lb);
+    successors.hand_over();
+    successors.when_others_stopped();
+    assert!(connect_to(address).is_err());
+    assert_eq!(lb.status()["listeners"][0]["state"], "draining");
+    assert_eq!(set("up"), 200);
+    assert!(echo(&connect_to(address).unwrap(), "served"));
+}
+
+#[test]
 fn addresses_that_the_new_configuration_lacks_are_closed_and_new_ones_are_opened() {
     let a = Backend::http("a");
     let folder = tempfile::tempdir().unwrap();

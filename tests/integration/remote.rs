@@ -151,6 +151,32 @@ fn a_pool_is_drained_as_a_whole_with_force() {
 }
 
 #[test]
+fn a_listener_is_drained_with_force_and_put_back() {
+    let (lb, _backends) = start("", "");
+    let held = connect_to(lb.address("web")).unwrap();
+    eventually("it is routed", || (lb.logged(&["routed conn="]).len() == 1).then_some(()));
+    let (code, out, error) = run(&lb, &["drain", "--listener", "web", "--forecast"]);
+    assert!(code == 0 && out.starts_with("1 open connection"), "{out}{error}");
+    let (code, out, error) = run(&lb, &["drain", "--listener", "web"]);
+    let refused = error.contains("closes the listener web") && error.contains("--force");
+    assert!(code == 1 && out.is_empty() && refused, "{error}");
+    let (code, _, error) =
+        run(&lb, &["drain", "--listener", "web", "--force", "--wait", "--timeout", "100ms"]);
+    assert!(code == 1 && error.contains("web still has 1 connection open"), "{code} {error}");
+    assert!(connect_to(lb.address("web")).is_err());
+    let (_, out, _) = run(&lb, &["status"]);
+    assert!(out.contains(&format!("{} (draining)", lb.address("web"))), "{out}");
+    let waits = Running::start(&lb, &["drain", "--listener", "web", "--force", "--wait"]);
+    drop(held);
+    waits.when_printed(&["web is drained"]);
+    let (code, out, error) = run(&lb, &["up", "--listener", "web"]);
+    assert!(code == 0 && out == "web is up, 0 connections open\n", "{out}{error}");
+    connect_to(lb.address("web")).unwrap();
+    let (code, _, error) = run(&lb, &["drain", "--listener", "wob", "--force"]);
+    assert!(code == 1 && error.contains("there is web"), "{error}");
+}
+
+#[test]
 fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
     let (lb, _backends) = start("", "");
     let (code, out, error) = run(&lb, &["weight", "web/a", "7"]);

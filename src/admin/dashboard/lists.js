@@ -38,7 +38,8 @@ export class Listeners {
         this.rows.set(listener.name, row);
       }
       const track = store.track('listener', listener.name);
-      const texts = [listener.name, listener.addresses.join(', '), listener.pools.join(', '), open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
+      const drained = listener.state === 'draining' ? ' (draining)' : '';
+      const texts = [listener.name, listener.addresses.join(', ') + drained, listener.pools.join(', '), open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
       texts.forEach((text, i) => say(row.cells[i], text));
       row.spark.draw(store.shown('listener', listener.name).connections, view);
       return row.element;

@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::domain::{CloseReason, Severity, SocketAddress};
+use crate::domain::{CloseReason, ListenerState, Severity, SocketAddress};
 use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::problems::Problems;
@@ -282,6 +282,14 @@ impl Balancer {
             "pointsman_listener_connections_open",
             "Open connections of a listener",
             each().map(|(name, listener)| ([("listener", name)], listener.active() as u64)),
+        )?;
+        gauges(
+            e,
+            "pointsman_listener_draining",
+            "Whether an operator drains a listener: it accepts no new connections",
+            each().map(|(name, listener)| {
+                ([("listener", name)], u64::from(listener.state() == ListenerState::Draining))
+            }),
         )?;
         gauges(
             e,

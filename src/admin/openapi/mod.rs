@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 
 use super::routes::operations;
 use super::{
-    backends, checks, connections, drain, events, host, logs, pools, problems, process, replicas, shadow,
-    story, why,
+    backends, checks, connections, drain, events, host, listeners, logs, pools, problems, process, replicas,
+    shadow, story, why,
 };
 use crate::api::path;
 use handler::{Handler, HandlerReply};

@@ -17,8 +17,9 @@ browser makes for a page of another server changes nothing. Bodies are JSON of a
 `{\"message\", \"status\"}`. A method that a path lacks gets 405 with an Allow header. A request that is not HTTP, or has a \
 head of more than 16 KiB, gets 400, 414 or 431 without a body.";
 
-pub(super) const TAGS: [(&str, &str); 6] = [
+pub(super) const TAGS: [(&str, &str); 7] = [
     ("process", "The process as a whole."),
+    ("listeners", "The listeners."),
     ("pools", "The pools."),
     ("backends", "The backends of a pool."),
     ("connections", "The open connections and the last decisions."),
@@ -153,11 +154,32 @@ pub(super) fn drain(o: &mut Operation<'_>) {
 pub(super) fn drain_forecast(o: &mut Operation<'_>) {
     o.about("process", "How long a drain would take, or will still take.")
         .description(
-            "Of the whole process, a pool or a backend. The forecast is based on how long the connections of the same pools \
+            "Of the whole process, a listener, a pool or a backend. The forecast is based on how long the connections of the same pools \
              have lasted so far. This request drains nothing.",
         )
         .reply(200, "The forecast.")
         .errors(&[404]);
+}
+
+pub(super) fn listeners(o: &mut Operation<'_>) {
+    o.about("listeners", "All listeners.").reply(200, "The listeners.");
+}
+
+pub(super) fn listener(o: &mut Operation<'_>) {
+    o.about("listeners", "One listener.").reply(200, "The listener.").errors(&[404]);
+}
+
+pub(super) fn change_listener(o: &mut Operation<'_>) {
+    o.about("listeners", "Drain a listener, or take that back.")
+        .description(
+            "`draining`: its addresses are closed, so that new clients are refused; open connections continue. `up`: the \
+             addresses are opened again. The change holds through reloads and hand-overs, until the listener is removed or \
+             the process stops. 409 in a demo, and while the process drains.",
+        )
+        .example("drain", json!({"state": "draining"}))
+        .example("up", json!({"state": "up"}))
+        .reply(200, "The listener as it is now.")
+        .errors(&[404, 409]);
 }
 
 pub(super) fn pools(o: &mut Operation<'_>) {
