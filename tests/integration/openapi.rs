@@ -259,7 +259,17 @@ fn every_response_matches_its_schema() {
     let hand_over = "/api/v1/hand-over";
     send("POST", hand_over, hand_over, r#"{"socket": "/nonexistent/socket"}"#, 409);
     send("POST", hand_over, hand_over, r#"{"socket": 1}"#, 422);
+    let (all, one) = ("/api/v1/listeners", "/api/v1/listeners/{listener}");
+    send("GET", all, all, "", 200);
+    for (code, path) in [(200, "/api/v1/listeners/web"), (404, "/api/v1/listeners/none")] {
+        send("GET", one, path, "", code);
+        send("PATCH", one, path, r#"{"state": "draining"}"#, code);
+        send("PATCH", one, path, r#"{"state": "up"}"#, code);
+    }
+    send("PATCH", one, "/api/v1/listeners/web", r#"{"state": "closed"}"#, 422);
     let drain = "/api/v1/drain";
+    send("GET", drain, "/api/v1/drain?listener=web", "", 200);
+    send("GET", drain, "/api/v1/drain?listener=none", "", 404);
     send("GET", drain, drain, "", 200);
     send("GET", drain, "/api/v1/drain?pool=web&backend=new", "", 200);
     send("GET", drain, "/api/v1/drain?pool=nobody", "", 404);
