@@ -13,6 +13,10 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 /// The requested capacity of a pipe, in bytes. The kernel may allow less (fs.pipe-user-pages-soft in proc(5)).
 const CAPACITY: usize = 1024 * 1024;
 
+/// How many idle pipes a worker keeps: enough for the bursts of one moment. All that were ever needed at once would hold open
+/// files, and count in fs.pipe-user-pages-soft, forever.
+const KEPT: usize = 16;
+
 /// A pipe that a burst flows through.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -55,7 +59,7 @@ impl Pipe {
 
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
-/// A worker's pipes. They are made when they are first needed and then kept.
+/// A worker's pipes. They are made when they are needed, and some are kept.
 #[derive(Debug)]
 pub struct Pipes {
     idle: RefCell<Vec<Pipe>>,
@@ -86,8 +90,9 @@ impl Pipes {
 
     /// Takes a pipe back for reuse. A pipe whose burst was cut off still holds bytes of that connection, and is closed.
     pub(super) fn give_back(&self, pipe: Pipe) {
-        if pipe.held == 0 {
-            self.idle.borrow_mut().push(pipe);
+        let mut idle = self.idle.borrow_mut();
+        if pipe.held == 0 && idle.len() < KEPT {
+            idle.push(pipe);
         }
     }
 }
@@ -116,6 +121,14 @@ mod tests {
         assert_eq!(&bytes, b"a burst");
         drop(sender);
         assert_eq!(pipe.fill(&from, usize::MAX).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_limited_number_is_kept() {
+        let pipes = Pipes::new(100, Arc::default());
+        let taken: Vec<_> = (0..50).map(|_| pipes.take().unwrap()).collect();
+        taken.into_iter().for_each(|pipe| pipes.give_back(pipe));
+        assert_eq!((pipes.idle.borrow().len(), Rc::strong_count(&pipes.slots) - 1), (KEPT, KEPT));
     }
 
     #[test]
