@@ -44,11 +44,11 @@ fn when_found(lb: &Lb, kind: &str) -> Value {
     })
 }
 
-/// Lowers the limit of open files so that 85 % of them are in use, or restores it.
+/// Lowers the limit of open files so that 90 % of them are in use (a problem from 80 % on; checks have files open for moments), or restores it.
 fn limit_files(lb: &Lb, scarce: bool) {
     let pid = Pid::from_raw(lb.pid() as i32).unwrap();
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let current = if scarce { Some(lb.open_files() as u64 * 100 / 85) } else { maximum };
+    let current = if scarce { Some(lb.open_files() as u64 * 100 / 90) } else { maximum };
     prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).unwrap();
 }
 
@@ -231,14 +231,12 @@ fn clients_that_a_dying_backend_left_without_an_answer_are_counted() {
     let answers: Vec<_> = (0..8).map(|_| http_get(lb.address("web"), "/").is_ok()).collect();
     killed.join().unwrap();
     assert_eq!(answers.iter().filter(|answered| !**answered).count(), 1, "{answers:?}");
-    let found = when_found(&lb, "without_answer");
-    let text = found["sentence"].as_str().unwrap();
-    assert!(
-        text.starts_with(
-            "1 connection of pool web ended without an answer within 5m (12.5 % of its connections)"
-        ),
-        "{text}"
-    );
+    // It may have been found before the last of them ended.
+    eventually("doctor finds it among all connections", || {
+        let found = problem(&doctor(&lb, &[]).1, "without_answer")?["sentence"].as_str()?.to_owned();
+        let all = "1 connection of pool web ended without an answer within 5m (12.5 % of its connections)";
+        found.starts_with(all).then_some(())
+    });
     let admin = lb.admin().to_string();
     let (_, why, _) = run(&admin, &["why", "127.0.0.1"]);
     assert!(why.contains("7 closed normally and 1 ended without an answer"), "{why}");
