@@ -35,6 +35,7 @@ mod engine;
 mod events;
 mod failover;
 mod failure_penalty;
+mod faults;
 mod file;
 mod files;
 mod hand_over;

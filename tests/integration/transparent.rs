@@ -3,13 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 
-use crate::support::network::is_inside;
-use crate::support::{Lb, Limited, accept_within, connect_to, within};
+use crate::support::network::{is_inside, sh};
+use crate::support::{Lb, accept_within, connect_to, within};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -61,11 +60,6 @@ impl Machine {
 fn own_network_for_this_thread() {
     // SAFETY: only `FILES` could be unsafe, and it is not among the flags.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-}
-
-fn sh(commands: &str) {
-    let output = Command::new("sh").args(["-ec", commands]).output_in_time().unwrap();
-    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The address that the backend sees of a connection from `client` to the listener, over which bytes pass both ways.

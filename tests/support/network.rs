@@ -47,3 +47,9 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
     }
     false
 }
+
+/// Runs shell commands, which must succeed.
+pub fn sh(commands: &str) {
+    let output = Command::new("sh").args(["-ec", commands]).output_in_time().unwrap();
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+}
