@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::support::backend::Backend;
+use crate::support::load::under_load;
 use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, free_port, http_get};
 
 /// The processes that have taken over from a balancer; the last one is ended at the end of the test.
@@ -57,38 +56,6 @@ fn echo(mut stream: &TcpStream, word: &str) -> bool {
         && answer == word.as_bytes()
 }
 
-/// Runs `work` while four clients send requests, and returns the number of answers; any error fails the test.
-#[track_caller]
-fn under_load(address: SocketAddr, work: impl FnOnce()) -> usize {
-    let (done, answers, errors) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !done.load(Ordering::SeqCst) {
-                    match http_get(address, "/") {
-                        Ok((200, _)) => _ = answers.fetch_add(1, Ordering::SeqCst),
-                        other => errors.lock().unwrap().push(format!("{other:?}")),
-                    }
-                }
-            });
-        }
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        done.store(true, Ordering::SeqCst);
-        if let Err(panic) = ended {
-            std::panic::resume_unwind(panic);
-        }
-    });
-    let errors = errors.into_inner().unwrap();
-    assert!(
-        errors.is_empty(),
-        "{} of {} failed: {:?}",
-        errors.len(),
-        answers.load(Ordering::SeqCst),
-        &errors[0]
-    );
-    answers.into_inner()
-}
-
 #[test]
 fn ten_hand_overs_under_load_cost_no_connection() {
     let (a, b, long) = (Backend::http("a"), Backend::http("b"), Backend::echo());
@@ -102,7 +69,7 @@ pools:
     ));
     let mut successors = Successors::of(&lb);
     let mut open = Vec::new();
-    let answers = under_load(lb.address("web"), || {
+    let seen = under_load(lb.address("web"), |_| {
         for n in 0..10 {
             let stream = connect_to(lb.address("long")).unwrap();
             assert!(echo(&stream, "before"), "{n}");
@@ -110,7 +77,7 @@ pools:
             successors.hand_over();
         }
     });
-    assert!(answers > 0);
+    assert!(seen.without_errors() > 0);
     // Each of the connections is with another process, and lasts.
     assert!(open.iter().all(|stream| echo(stream, "after")));
     drop(open);
@@ -139,12 +106,12 @@ fn a_process_that_cannot_start_leaves_everything_as_it_was() {
     let lb = Lb::start(&config(""));
     let mut successors = Successors::of(&lb);
     lb.rewrite(&config(", balnce: weighted"));
-    let answers = under_load(lb.address("web"), || {
+    let seen = under_load(lb.address("web"), |_| {
         lb.signal("USR2");
         let line = lb.when_logged("hand-over failed");
         assert!(line.contains("the new process cannot start") && line.contains("balnce"), "{line}");
     });
-    assert!(answers > 0);
+    assert!(seen.without_errors() > 0);
     assert_eq!(lb.get("/ready").0, 200);
     // Changes are accepted again, and the next hand-over succeeds.
     let (status, body) = lb.request("PATCH", "/api/v1/pools/web/backends/a", r#"{"weight": 0}"#);
@@ -260,8 +227,8 @@ pools: {{web: {{discover: [{{static: [{}]}}]}}}}",
     let mut successors = Successors::of(&lb);
     for workers in [1, 4, 3] {
         lb.rewrite(&config(workers));
-        let answers = under_load(lb.address("web"), || successors.hand_over());
-        assert!(answers > 0);
+        let seen = under_load(lb.address("web"), |_| successors.hand_over());
+        assert!(seen.without_errors() > 0);
         // The kernel spreads connections over all sockets, those without a worker of their own included.
         for _ in 0..50 {
             assert_eq!(http_get(lb.address("web"), "/").unwrap().0, 200);
@@ -333,7 +300,7 @@ pools: {{web: {{discover: [{{static: [{}]}}]}}}}",
     let mut first = Lb::with_arguments(&arguments);
     first.when_logged("nothing is taken over");
     let address = first.address("web");
-    let answers = under_load(address, || {
+    let seen = under_load(address, |_| {
         let second = Lb::with_arguments(&arguments);
         second.when_logged("took over");
         assert_eq!(second.address("web"), address);
@@ -341,7 +308,7 @@ pools: {{web: {{discover: [{{static: [{}]}}]}}}}",
         assert!(first.log().contains("hand-over started by=\"an operator at 127.0.0.1\""), "{}", first.log());
         first = second;
     });
-    assert!(answers > 0);
+    assert!(seen.without_errors() > 0);
     assert_eq!(first.get("/ready").0, 200);
 }
 

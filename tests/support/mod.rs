@@ -13,6 +13,7 @@ mod balancer;
 pub mod deadlines;
 pub mod dns;
 pub mod engine;
+pub mod load;
 pub mod monitoring;
 pub mod network;
 pub mod peers;

@@ -26,7 +26,7 @@ fn a_thousand_silent_clients_are_reset_and_delay_no_other() {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
     });
-    assert!(seen.errors.is_empty(), "{seen:?}");
+    seen.without_errors();
     eventually("each has its line in the log", || {
         (scene.lb.logged(&["closed", "listener=silent", "reason=preface_timeout"]).len() == 1000)
             .then_some(())
@@ -50,8 +50,7 @@ fn a_hundred_clients_that_do_not_read_delay_no_other() {
         eventually("all are routed", || {
             (scene.lb.logged(&["routed conn=", "listener=large"]).len() == 100).then_some(())
         });
-        let others = scene.during(|| {});
-        assert!(others.errors.is_empty(), "{others:?}");
+        scene.during(|| {}).without_errors();
         // Half of them read at last, and get everything; the others leave.
         for (n, mut client) in slow.into_iter().enumerate() {
             if n % 2 == 0 {
@@ -61,7 +60,7 @@ fn a_hundred_clients_that_do_not_read_delay_no_other() {
             }
         }
     });
-    assert!(seen.errors.is_empty(), "{seen:?}");
+    seen.without_errors();
     scene.is_as_before();
 }
 
@@ -91,7 +90,7 @@ fn a_flood_of_syns_from_false_addresses_refuses_no_client() {
                 .unwrap();
         }
     });
-    assert!(seen.errors.is_empty(), "{seen:?}");
+    seen.without_errors();
     assert!(cookies_sent() > 1000, "the kernel was not flooded: {} SYN cookies", cookies_sent());
     let accepted = scene.lb.metric("pointsman_listener_connections_accepted_total{listener=\"web\"}");
     scene.is_as_before();

@@ -30,11 +30,10 @@ fn lost_packets_cost_time_and_no_request() {
     let rule = "meta l4proto tcp numgen random mod 100 < 2".to_owned();
     let seen = scene.during(|| {
         dropping(&[rule], || {
-            let seen = scene.during(|| {});
-            assert!(seen.errors.is_empty(), "{seen:?}");
+            scene.during(|| {}).without_errors();
         });
     });
-    assert!(seen.errors.is_empty(), "{seen:?}");
+    seen.without_errors();
     scene.is_as_before();
 }
 
@@ -54,13 +53,12 @@ fn a_backend_that_is_cut_off_and_comes_back_costs_no_request() {
     let seen = scene.during(|| {
         dropping(&both_ways, || {
             scene.lb.when_logged("backend down pool=web backend=a");
-            let others = scene.during(|| {});
-            assert!(others.errors.is_empty(), "{others:?}");
+            scene.during(|| {}).without_errors();
         });
         scene.lb.when_up(vec!["a".to_owned(), "b".to_owned()]);
     });
     // Requests that were on their way are answered when packets are sent again.
-    assert!(seen.errors.is_empty(), "{seen:?}");
+    seen.without_errors();
     assert!(seen.slowest < Duration::from_secs(20), "{seen:?}");
     scene.is_as_before();
 }

@@ -1,14 +1,10 @@
 //! A balancer in front of two backends, clients that send requests all the time, and what the process held before the fault.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-use crate::support::{Lb, eventually, http_get};
+use crate::support::load::{Seen, under_load};
+use crate::support::{Lb, eventually};
 
-/// Concurrent clients, each with one request at a time.
-const CLIENTS: usize = 4;
 /// Answers before and after a fault.
 const ANSWERS: usize = 40;
 /// Pipes that two workers keep after bursts, two files each.
@@ -36,13 +32,6 @@ impl Held {
     }
 }
 
-/// What the clients saw.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) errors: Vec<String>,
-    pub(super) slowest: Duration,
-}
-
 impl Scene {
     /// The listener `web` with `listener` added to it, and the pool `web` of two backends, which are up, with `pool` added.
     pub(super) fn start(backends: [SocketAddr; 2], listener: &str, pool: &str) -> Self {
@@ -59,8 +48,7 @@ pools:
         lb.when_up(vec!["a".to_owned(), "b".to_owned()]);
         let mut scene = Self { before: Held::now(&lb), lb };
         // What is allocated once is there from now on.
-        let seen = scene.during(|| {});
-        assert!(seen.errors.is_empty(), "{seen:?}");
+        scene.during(|| {}).without_errors();
         scene.lb.when_idle();
         scene.before = Held::now(&scene.lb);
         scene
@@ -68,41 +56,11 @@ pools:
 
     /// Runs `fault` while clients send requests; they begin before it, and end after more answers.
     pub(super) fn during(&self, fault: impl FnOnce()) -> Seen {
-        let (ended, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let (errors, slowest) = (Mutex::new(Vec::new()), Mutex::new(Duration::ZERO));
-        let address = self.lb.address("web");
-        std::thread::scope(|scope| {
-            for _ in 0..CLIENTS {
-                scope.spawn(|| {
-                    while !ended.load(Ordering::SeqCst) {
-                        let began = Instant::now();
-                        match http_get(address, "/") {
-                            Ok((200, _)) => {
-                                answers.fetch_add(1, Ordering::SeqCst);
-                                let mut slowest = slowest.lock().unwrap();
-                                *slowest = slowest.max(began.elapsed());
-                            }
-                            other => errors.lock().unwrap().push(format!("{other:?}")),
-                        }
-                    }
-                });
-            }
-            let more = |what: &str| {
-                let before = answers.load(Ordering::SeqCst);
-                eventually(what, || (answers.load(Ordering::SeqCst) >= before + ANSWERS).then_some(()));
-            };
-            let work = std::panic::AssertUnwindSafe(|| {
-                more("requests before the fault are answered");
-                fault();
-                more("requests after the fault are answered");
-            });
-            let result = std::panic::catch_unwind(work);
-            ended.store(true, Ordering::SeqCst);
-            if let Err(panic) = result {
-                std::panic::resume_unwind(panic);
-            }
-        });
-        Seen { errors: errors.into_inner().unwrap(), slowest: slowest.into_inner().unwrap() }
+        under_load(self.lb.address("web"), |clients| {
+            clients.when_answered(ANSWERS);
+            fault();
+            clients.when_answered(ANSWERS);
+        })
     }
 
     /// Waits until both backends are up and nothing is left of the fault: no connection, no file, no thread, no memory.
@@ -116,7 +74,6 @@ pools:
             is_as_before.then_some(now)
         });
         assert!(now.memory_kib < before.memory_kib + MORE_MEMORY_KIB, "{before:?} {now:?}");
-        let seen = self.during(|| {});
-        assert!(seen.errors.is_empty(), "{seen:?}");
+        self.during(|| {}).without_errors();
     }
 }
