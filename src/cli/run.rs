@@ -171,9 +171,15 @@ async fn live(
                     continue;
                 }
                 Order::SetListenerState { listener, state, operator, answer } => {
-                    let open = supervisor.set_listener_state(&listener, state, operator).await;
+                    let done = supervisor.set_listener_state(&listener, state, operator);
+                    // Signals must not wait for it.
+                    spawn(async move {
+                        let _ = answer.send(match done {
+                            Some(done) => done.await.map_err(|_| Refusal::NoListener),
+                            None => Err(Refusal::NoListener),
+                        });
+                    });
                     service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
-                    let _ = answer.send(open.map(drop).ok_or(Refusal::NoListener));
                     continue;
                 }
                 Order::HandOver { operator, socket, answer } => match Successor::connect(&socket) {

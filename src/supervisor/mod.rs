@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litemap::{Entry, LiteMap};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -39,7 +40,7 @@ pub(crate) use hand_over::Inherited;
 use listener_task::ListenerTask;
 
 /// How long a start or a reload waits for new pools to find and check their backends, so that the first clients are
-/// served.
+/// served, and then for new addresses to open.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// How long a removed pool still routes the connections that its listeners accepted last.
@@ -176,24 +177,23 @@ impl Supervisor {
         self.previous.as_ref()
     }
 
-    /// Drains a listener, or takes that back; returns its open connections, or `None` if there is no listener of that
-    /// name. `by` names the operator.
-    pub(crate) async fn set_listener_state(
+    /// Drains a listener, or takes that back. `by` names the operator. The receiver resolves when the addresses are open or
+    /// closed, which may take long at the process's limit of connections: those that the kernel has completed are accepted
+    /// first. `None`: there is no listener of that name.
+    pub(crate) fn set_listener_state(
         &self,
         name: &str,
         state: ListenerState,
         by: Arc<str>,
-    ) -> Option<u64> {
+    ) -> Option<oneshot::Receiver<()>> {
         let listener_task = &self.listeners.get(name)?.listener_task;
         let listener = &listener_task.listener;
-        let open = listener.active() as u64;
         if listener.state() != state {
             listener.set_state(state);
-            let name = Arc::clone(&listener.name);
+            let (name, open) = (Arc::clone(&listener.name), listener.active() as u64);
             self.overview.journal.record(Event::ListenerChange { by, listener: name, state, open });
         }
-        let _ = listener_task.follow_state().await;
-        Some(listener.active() as u64)
+        Some(listener_task.follow_state())
     }
 
     /// Applies `config` in place of the current configuration. After an error, nothing has changed.
@@ -397,8 +397,10 @@ impl Supervisor {
         for listener_task in &gone {
             info!(listener = %listener_task.listener.name, "removed: its open connections continue");
         }
+        // A listener that is just closing, at the process's limit of connections, opens the new ones only after that.
+        let deadline = Instant::now() + SETTLING;
         for opened in opened {
-            let _ = opened.await;
+            let _ = tokio::time::timeout_at(deadline, opened).await;
         }
         gone
     }

@@ -229,6 +229,37 @@ fn draining_a_listener_serves_every_client_whose_handshake_is_complete() {
 }
 
 #[test]
+fn a_listener_that_cannot_close_yet_delays_no_signal() {
+    let echo = Backend::echo();
+    let mut lb = Lb::start(&format!(
+        "runtime: {{max_connections: 1, drain: {{timeout: 300ms}}}}
+listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
+pools: {{p: {{discover: {}}}}}",
+        static_list(&[echo.address])
+    ));
+    let _open = connect(&lb);
+    // The kernel completes its handshake, and it is accepted only when the first one has ended.
+    let _waiting = connect_to(lb.address("l")).unwrap();
+    let admin = lb.admin();
+    let drained = std::thread::spawn(move || {
+        let mut stream = connect_to(admin).unwrap();
+        let body = r#"{"state": "draining"}"#;
+        let request = format!(
+            "PATCH /api/v1/listeners/l HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    lb.when_logged("listener draining listener=l open=1");
+    lb.signal("TERM");
+    lb.when_logged("drain started");
+    assert_eq!(lb.when_ended().code(), Some(3));
+    join_within(drained, "the request ends with the process");
+}
+
+#[test]
 fn a_signal_during_the_start_ends_it() {
     let backend = Backend::serving(|mut stream| {
         let _ = backend::read_request(&mut stream); // and never answers
