@@ -255,6 +255,7 @@ pools: {{p: {{discover: {}}}}}",
     lb.when_logged("listener draining listener=l open=1");
     lb.signal("TERM");
     lb.when_logged("drain started");
+    assert!(!drained.is_finished(), "a connection still waits to be accepted");
     assert_eq!(lb.when_ended().code(), Some(3));
     join_within(drained, "the request ends with the process");
 }
