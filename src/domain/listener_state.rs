@@ -3,12 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// The state that an operator sets for a listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ListenerState {
     /// It accepts connections.
-    #[default]
     Up,
     /// It accepts no new connections: clients are refused, and open connections continue.
     Draining,
