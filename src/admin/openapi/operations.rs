@@ -154,8 +154,8 @@ pub(super) fn drain(o: &mut Operation<'_>) {
 pub(super) fn drain_forecast(o: &mut Operation<'_>) {
     o.about("process", "How long a drain would take, or will still take.")
         .description(
-            "Of the whole process, a listener, a pool or a backend. The forecast is based on how long the connections of the same pools \
-             have lasted so far. This request drains nothing.",
+            "Of the whole process, a listener, a pool or a backend. The forecast is based on how long the connections of the \
+             same pools have lasted so far. This request drains nothing.",
         )
         .reply(200, "The forecast.")
         .errors(&[404]);
