@@ -165,6 +165,26 @@ pub(crate) fn logs(container: &str) -> String {
     [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
 }
 
+/// Prints the state of a container, its log, and where the kernel has each of its processes, for a test that has failed.
+pub(crate) fn describe(container: &str) {
+    let run = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).output_in_time();
+        output.map_or_else(
+            |error| error.to_string(),
+            |output| {
+                [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat()
+            },
+        )
+    };
+    eprintln!("--- container {container}");
+    eprint!(
+        "{}",
+        run(&["inspect", "--format", "{{json .State}} {{json .NetworkSettings.Networks}}", container])
+    );
+    eprint!("{}", run(&["top", container, "-eo", "pid,stat,etimes,time,wchan:32,args"]));
+    eprintln!("{}", run(&["logs", "--tail", "20", "--timestamps", container]));
+}
+
 /// A container, removed at the end.
 pub(crate) struct Container(pub(crate) String);
 
@@ -180,6 +200,9 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            describe(&self.0);
+        }
         let _ = Command::new("docker").args(["rm", "-f", "-v", &self.0]).output_within(TOOL);
     }
 }

@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
 use engine::{
-    Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
-    unique, whole_engine,
+    Container, Network, Project, bare_engine, configuration, describe, docker, engine, inspect, ip, logs,
+    pointsman, unique, whole_engine,
 };
 use support::{connect_to, eventually, http_get, join_within};
 

@@ -49,6 +49,9 @@ impl Drop for Group {
     fn drop(&mut self) {
         let all = self.containers();
         if !all.is_empty() {
+            if std::thread::panicking() {
+                all.iter().for_each(|container| describe(container));
+            }
             let all: Vec<_> = all.iter().map(String::as_str).collect();
             docker(&[&["rm", "-f", "-v"], &all[..]].concat());
         }
