@@ -143,14 +143,20 @@ def test_clients_that_move_are_named(demo, look):
     page.get_by_label("Clients", exact=True).select_option("few")
     rows = page.get_by_role("region", name="Where each client goes").locator("tbody tr")
     expect(rows).to_have_count(8)
-    before = {each["address"]: each["backend"] for each in demo.state()["sides"][0]["clients"]}
     button(page, "Remove c").click()
     moved = page.locator(".clients .moved")
     expect(moved.first).to_have_text(re.compile("^→ [ab], moved from [abc]$"))
-    eventually("no client goes to c", lambda: all(each["backend"] != "c" for each in demo.state()["sides"][0]["clients"]))
-    after = demo.state()["sides"][0]["clients"]
-    wanted = sorted(each["address"] for each in after if each["backend"] != before[each["address"]])
-    eventually("those that moved", lambda: sorted(each.locator("xpath=..").locator("th").inner_text() for each in moved.all()) == wanted)
+
+    def clients():
+        return demo.state()["sides"][0]["clients"]
+
+    eventually("no client goes to c", lambda: all(each["backend"] != "c" for each in clients()))
+
+    def named():
+        return sorted(each.locator("xpath=..").locator("th").inner_text() for each in moved.all())
+
+    # On a busy machine, a failed check of a or b moves clients too.
+    eventually("those that moved", lambda: named() == sorted(each["address"] for each in clients() if each["moved_from"]))
 
 
 def test_all_of_it_is_reached_by_keyboard(demo, look):
