@@ -12,7 +12,7 @@ use super::client_limits::ClientLimits;
 use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
-use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::config::{self, Buffers, NoBackend, PerClient, SocketMode, SocketOptions};
 use crate::domain::{CloseReason, ListenerState};
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
@@ -60,6 +60,8 @@ pub struct Settings {
     pub per_client: Option<PerClient>,
     /// The limits of its bytes per second.
     pub bandwidth: Option<BandwidthLimits>,
+    /// How much waits in the kernel for a client.
+    pub buffers: Buffers,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
     /// Which users may connect to its Unix sockets.
@@ -79,6 +81,7 @@ impl Settings {
             max_connections: listener.max_connections,
             per_client: listener.per_client,
             bandwidth: listener.bandwidth.map(BandwidthLimits::new),
+            buffers: listener.buffers,
             options: listener.options,
             socket_mode: listener.socket_mode,
         })

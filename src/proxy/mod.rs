@@ -52,4 +52,5 @@ mod tcp_info;
 mod throttle;
 mod turn;
 pub mod unix_socket;
+mod unsent;
 pub mod worker;

@@ -10,12 +10,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::busy_poll::Pulse;
+use super::clock::Moment;
 use super::idle_probe::{IdleProbe, ProbeResult, delivered};
 use super::progress::Progress;
 use super::replay::{Replay, Sent};
@@ -23,6 +24,7 @@ use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
 use super::throttle::Throttle;
+use super::unsent::Unsent;
 use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
@@ -105,8 +107,8 @@ type Watch<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 struct Direction {
     /// Bytes that were read and that the receiver has not taken yet.
     kept: Vec<u8>,
-    /// The pipe of a burst.
-    pipe: Option<Box<Pipe>>,
+    /// What only a direction has that has moved many bytes.
+    bulk: Option<Box<Bulk>>,
     /// A burst is under way.
     burst: bool,
     /// Reads in a row that indicate a change of `burst`.
@@ -117,6 +119,15 @@ struct Direction {
     ended: bool,
     /// The receiver's side is shut down.
     shut_down: bool,
+}
+
+/// The part of a direction that is allocated by its first burst, or when its receiver does not take all bytes.
+#[derive(Default)]
+struct Bulk {
+    /// The pipe of a burst.
+    pipe: Option<Pipe>,
+    /// What the kernel may queue for the receiver.
+    unsent: Option<Unsent>,
 }
 
 /// The two ends of a direction.
@@ -310,7 +321,7 @@ impl Direction {
 
     /// Whether bytes were read that the receiver has not taken yet.
     fn holding(&self) -> bool {
-        !self.kept.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+        !self.kept.is_empty() || self.bulk.as_ref().is_some_and(|bulk| bulk.holding())
     }
 
     /// Shuts the receiver's side down for writing, once.
@@ -383,6 +394,7 @@ impl Direction {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
                     half.received(n);
+                    self.count(half, n);
                     moved += n;
                     if moved >= TURN {
                         break;
@@ -399,8 +411,8 @@ impl Direction {
 
     /// Returns the pipe to the worker if there is nothing to move.
     fn rest(&mut self, buffers: &RelayBuffers) {
-        if let Some(pipe) = self.pipe.take() {
-            buffers.pipes.give_back(*pipe);
+        if let Some(pipe) = self.bulk.as_mut().and_then(|bulk| bulk.pipe.take()) {
+            buffers.pipes.give_back(pipe);
         }
     }
 
@@ -432,10 +444,14 @@ impl Direction {
     /// before a burst, more were sent than can be sent again.
     fn splice(&mut self, half: Half<'_>, most: usize, replay: &mut Replay) -> Result<usize, Failed> {
         *replay = Replay::Impossible;
-        if self.pipe.is_none() {
-            self.pipe = half.buffers.pipes.take().map(Box::new);
+        self.limit_unsent(half);
+        let bulk = self.bulk.get_or_insert_default();
+        if bulk.pipe.is_none() {
+            bulk.pipe = half.buffers.pipes.take();
         }
-        let Some(pipe) = &mut self.pipe else {
+        // The sender's receive buffer grows with what is read from it at once.
+        let most = most.min(bulk.unsent.as_ref().map_or(usize::MAX, Unsent::most));
+        let Some(pipe) = &mut bulk.pipe else {
             self.burst = false; // all pipes are in use
             return self.copy(half, most, replay);
         };
@@ -455,14 +471,40 @@ impl Direction {
         }
     }
 
+    /// Begins to limit what the kernel queues for the receiver: when a burst begins or the receiver does not take all bytes,
+    /// so that a connection of a few bytes is spared the system call.
+    fn limit_unsent(&mut self, half: Half<'_>) {
+        let bulk = self.bulk.get_or_insert_default();
+        if bulk.unsent.is_none()
+            && let Some(limit) = half.unsent_limit()
+        {
+            half.receiver.limit_unsent(Some(limit));
+            bulk.unsent = Some(Unsent::new(limit, Moment::now()));
+        }
+    }
+
+    /// Counts bytes that were read: the limit depends on how fast the receiver takes them.
+    fn count(&mut self, half: Half<'_>, bytes: usize) {
+        if let Some(unsent) = self.bulk.as_mut().and_then(|bulk| bulk.unsent.as_mut())
+            && unsent.moved(bytes, Moment::now)
+        {
+            half.receiver.limit_unsent(unsent.limit());
+        }
+    }
+
     /// Writes what is held; ready when nothing is left.
     fn flush(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let broken = Broken(half.from.other());
         while self.holding() {
-            if ready!(half.receiver.poll_writable(cx)).is_err() {
-                return Poll::Ready(Err(broken));
+            match half.receiver.poll_writable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => {
+                    self.limit_unsent(half);
+                    return Poll::Pending;
+                }
             }
-            let written = match &mut self.pipe {
+            let written = match self.bulk.as_mut().and_then(|bulk| bulk.pipe.as_mut()) {
                 Some(pipe) if pipe.held() > 0 => half.receiver.empty(pipe),
                 _ => half.receiver.write(&self.kept, Push::Now).inspect(|n| drop(self.kept.drain(..n))),
             };
@@ -479,7 +521,22 @@ impl Direction {
     }
 }
 
+impl Bulk {
+    /// Whether the pipe has bytes that the receiver has not taken yet.
+    fn holding(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+    }
+}
+
 impl Half<'_> {
+    /// How many unsent bytes the kernel may queue for the receiver (`buffers.unsent`); `None`: as many as it likes.
+    fn unsent_limit(&self) -> Option<u64> {
+        match self.from {
+            Side::Client => self.progress.relayed()?.settings.buffers.unsent,
+            Side::Backend => self.progress.listener.settings.load().buffers.unsent,
+        }
+    }
+
     /// Records that `n` bytes were read from the sender.
     fn received(&self, n: usize) {
         if n == 0 {

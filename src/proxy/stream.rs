@@ -93,6 +93,14 @@ impl Stream {
         let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
+    /// Limits the bytes that were written and are not sent yet (TCP_NOTSENT_LOWAT; see `tcp_notsent_lowat` in
+    /// ip-sysctl): with more, the stream is not writable.
+    pub(super) fn limit_unsent(&self, bytes: Option<u64>) {
+        // Zero is the system's default. It fails only on a Unix socket, which has no such limit.
+        let limit = bytes.map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let _ = SockRef::from(self).set_tcp_notsent_lowat(limit);
+    }
+
     /// Clears the readiness: the runtime treats an accepted stream as readable before the kernel has reported it. Call
     /// this before the worker polls the kernel again, or the result of that poll is lost.
     pub(super) fn clear_readable(&self) {

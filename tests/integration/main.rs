@@ -17,6 +17,7 @@ mod api;
 mod bandwidth;
 mod bench;
 mod book;
+mod buffers;
 mod bytes;
 mod cancel;
 mod cli;

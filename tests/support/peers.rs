@@ -143,11 +143,27 @@ fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
     (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
 }
 
-/// The timer of the socket at `ours` with the peer `theirs`, by the kernel's table; 0: none (proc(5), net/tcp).
+/// The timer of the socket at `ours` with the peer `theirs`; 0: none.
 pub fn timer(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
+    number(field(ours, theirs, 5)?.split(':').next()?)
+}
+
+/// The bytes in the queues of the socket at `ours` with the peer `theirs`: not acknowledged by the peer, and not read.
+pub fn queues(ours: SocketAddr, theirs: SocketAddr) -> Option<[u32; 2]> {
+    let field = field(ours, theirs, 4)?;
+    let (sent, received) = field.split_once(':')?;
+    Some([number(sent)?, number(received)?])
+}
+
+/// A field of a socket's line in the kernel's table (proc(5), net/tcp).
+fn field(ours: SocketAddr, theirs: SocketAddr, index: usize) -> Option<String> {
     let ends = [ours, theirs].map(|end| format!(":{:04X}", end.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let mut lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let line = lines.find(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]))?;
-    u32::from_str_radix(line[5].split(':').next()?, 16).ok()
+    Some(line[index].to_owned())
+}
+
+fn number(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 16).ok()
 }

@@ -15,7 +15,7 @@ use super::super::keys::{Beside, Useless, settings, words};
 use super::super::kind::{one_or_list, optional, or_off, table, word};
 use super::super::scalar::{MOST, byte_rate, file_mode, flag, interval, time_within, whole};
 use super::super::value::{bind, by_network, by_protocol, by_server_name, network_block, pool_shares, rate};
-use super::{Pool, PoolShares};
+use super::{Buffers, Pool, PoolShares};
 use crate::domain::SocketAddress;
 
 settings! {
@@ -71,6 +71,8 @@ settings! {
         per_client: Option<PerClient> => optional(table()), absent None, only "for TCP addresses";
         /// Limits the bytes per second, in each direction. Absent: no limit.
         bandwidth: Option<Bandwidth> => optional(table()), absent None;
+        /// How many bytes may wait in the kernel for one of its clients.
+        buffers: Buffers => table(), absent Buffers::default(), only "for TCP addresses";
         /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first. The client's address in it is used
         /// for the log, hashing, allow, deny and per_client. Absent: no header is expected.
         proxy_protocol: Option<ProxyProtocol> => optional(table()), absent None, only "behind proxies that send it";
@@ -104,6 +106,7 @@ impl Listener {
             deny: Vec::new(),
             per_client: None,
             bandwidth: None,
+            buffers: Buffers::default(),
             proxy_protocol: None,
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
@@ -134,6 +137,7 @@ impl Listener {
             "allow" => !self.allow.is_empty() && self.proxy_protocol.is_none(),
             "deny" => !self.deny.is_empty() && self.proxy_protocol.is_none(),
             "per_client" => self.per_client.is_some() && self.proxy_protocol.is_none(),
+            "buffers" => self.buffers != Buffers::default(),
             "keepalive" => keepalive.is_some(),
             "defer_accept" => defer_accept.is_some(),
             "fast_open" => fast_open.is_some(),

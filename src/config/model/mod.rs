@@ -2,6 +2,7 @@
 //!
 //! The rest of the program knows only these types. Each key is declared here, once (`src/config/keys.rs`).
 
+mod buffers;
 mod discover;
 mod health;
 mod listener;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use litemap::LiteMap;
 
+pub use buffers::Buffers;
 pub use discover::*;
 pub use health::*;
 pub use listener::*;

@@ -11,7 +11,7 @@ use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, shorthand, table, word};
 use super::super::scalar::{MOST, factor, flag, interval, share, time, time_within, whole};
 use super::super::value::{ip_address, policy, rate, shadow};
-use super::{Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT, sources};
+use super::{Buffers, Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::{Client, Ending, SocketAddress};
 pub use crate::protocol::proxy_header::ProxyVersion;
@@ -61,6 +61,8 @@ settings! {
         /// How long data sent to a backend may stay unacknowledged, or unread in a full window, before the kernel ends
         /// the connection (TCP_USER_TIMEOUT, RFC 5482). It also cuts off a backend that is there and does not read.
         user_timeout: Option<Duration> => or_off(time_within(USER_TIMEOUT[0]..=USER_TIMEOUT[1])), default None;
+        /// How many bytes may wait in the kernel for one of its backends.
+        buffers: Buffers => table(), absent Buffers::default();
         /// How much load a backend may carry, and how many clients may wait for it.
         limits: Limits => table(), absent Limits::default();
         /// When its backups are used: backends with `backup: true`, or with a higher priority number in SRV records.

@@ -17,7 +17,7 @@ listeners:
   one:
     {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
     allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24,
-    per_client: {connections: 9, rate: 600/m, burst: 30, dry_run: true}, bandwidth: {per_connection: 2MiB/s, total: 3GB/s},
+    per_client: {connections: 9, rate: 600/m, burst: 30, dry_run: true}, bandwidth: {per_connection: 2MiB/s, total: 3GB/s}, buffers: {unsent: off},
     proxy_protocol: {trust: [10.0.0.1], timeout: 3s}, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
   two: {bind: '127.0.0.1:2', sources: {10.1.0.0/16: one}, alpn: {acme-tls/1: one},
     sni: {api.example.com: one, '*.example.com': {one: 95, two: 5}}, default: two, postgres: true, hello_timeout: 4s}
@@ -34,6 +34,7 @@ pools:
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
     keepalive: 60s
     user_timeout: 30s
+    buffers: {unsent: 1MiB}
     on_down: {close: 1s, after: 1s}
     on_leave: {reset: 1s}
     on_drain: {close: 2s}
