@@ -1,4 +1,4 @@
-//! What outlives the process (`runtime.state`): what operators set for backends, events, and the history.
+//! What outlives the process (`runtime.state`): what operators set for backends and listeners, events, and the history.
 //!
 //! It is a folder that one process at a time uses. A thread writes the files, so that a slow or full disk delays no check
 //! and no connection; only the reply to an operator waits until the setting is on the disk. Three files are lists of
@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::error;
 
 pub use line_file::LineError;
-pub use saved::{SavedBackend, SavedState, SavedWeight};
-use saved::{SavedPool, read_pools};
+pub use saved::{SavedBackend, SavedListener, SavedState, SavedWeight};
+use saved::{SavedPool, Settings};
 pub use writer::Reply;
 use writer::Writer;
 
@@ -110,9 +110,9 @@ impl StateDirectory {
             }
         };
         line_file::check_writable(path)?;
-        let pools = read_pools(path);
-        let writer = Writer::start(path, pools.clone())?;
-        let restored = Mutex::new(pools);
+        let settings = Settings::read(path);
+        let restored = Mutex::new(settings.pools.clone());
+        let writer = Writer::start(path, settings)?;
         let opened = OpenDirectory { path: path.to_owned(), writer, restored, pools: 0.into(), lock };
         Ok(Self(Some(Arc::new(opened))))
     }
@@ -164,6 +164,20 @@ impl StateDirectory {
                 saved.log_dropped(&other.pool, "the configuration no longer has its pool");
             }
             opened.writer.end(&other.pool);
+        }
+    }
+
+    /// The listeners that operators drain, since before the start of the process too.
+    pub fn drained_listeners(&self) -> Vec<SavedListener> {
+        self.0.as_ref().map(|opened| opened.writer.listeners()).unwrap_or_default()
+    }
+
+    /// Saves that a listener is drained, or no longer. The reply is sent when that is on the disk, or cannot be written, or
+    /// at once without a folder.
+    pub fn save_listener(&self, name: &str, drained: Option<SavedListener>, reply: Reply) {
+        match &self.0 {
+            Some(opened) => opened.writer.save_listener(name, drained, reply),
+            None => reply(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What operators set for backends, in `operators.json`.
+//! What operators set for backends and listeners, in `operators.json`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,10 +72,25 @@ pub(super) struct SavedPool {
     pub(super) backends: Vec<SavedBackend>,
 }
 
-/// The content of the file.
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedPools<P> {
-    pools: P,
+/// A listener that an operator drained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedListener {
+    /// Its name.
+    pub listener: Arc<str>,
+    /// The operator.
+    pub by: Arc<str>,
+    /// When it was drained, in seconds since the epoch.
+    pub at: Timestamp,
+}
+
+/// What operators set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// The pools with backends that something is set for.
+    pub(super) pools: Vec<SavedPool>,
+    /// The listeners that are drained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) listeners: Vec<SavedListener>,
 }
 
 /// The path of the file in the folder.
@@ -83,23 +98,22 @@ pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join("operators.json")
 }
 
-/// What was set when the process before ended. A damaged file is set aside.
-pub(super) fn read_pools(folder: &Path) -> Vec<SavedPool> {
-    let path = path(folder);
-    let Some(content) = line_file::content(&path) else { return Vec::new() };
-    match serde_json::from_slice::<SavedPools<_>>(&content) {
-        Ok(saved) => saved.pools,
-        Err(error) => {
+impl Settings {
+    /// What was set when the process before ended. A damaged file is set aside.
+    pub(super) fn read(folder: &Path) -> Self {
+        let path = path(folder);
+        let Some(content) = line_file::content(&path) else { return Self::default() };
+        serde_json::from_slice(&content).unwrap_or_else(|error| {
             set_aside(&path, &error);
-            Vec::new()
-        }
+            Self::default()
+        })
     }
-}
 
-/// The content of the file with these pools, one backend a line.
-pub(super) fn in_json(pools: &[&SavedPool]) -> Vec<u8> {
-    // Serializing these types cannot fail.
-    let mut json = serde_json::to_vec_pretty(&SavedPools { pools }).unwrap_or_default();
-    json.push(b'\n');
-    json
+    /// The content of the file.
+    pub(super) fn in_json(&self) -> Vec<u8> {
+        // Serializing these types cannot fail.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
 }

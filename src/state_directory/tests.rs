@@ -69,6 +69,27 @@ fn lines_and_settings_are_there_for_the_next_process() {
 }
 
 #[test]
+fn a_drained_listener_is_drained_for_the_next_process() {
+    let folder = folder();
+    let set = |state: &StateDirectory, name: &str, drained| {
+        let (done, when_done) = mpsc::channel();
+        state.save_listener(name, drained, Box::new(move || done.send(()).unwrap()));
+        when_done.recv_timeout(Duration::from_secs(20)).unwrap();
+    };
+    let drained = |name: &str| SavedListener { listener: name.into(), by: "root".into(), at: Timestamp(1.5) };
+    let state = open(&folder);
+    assert_eq!(state.drained_listeners(), []);
+    ["a", "b", "a"].into_iter().for_each(|name| set(&state, name, Some(drained(name))));
+    drop(state);
+    let state = open(&folder);
+    assert_eq!(state.drained_listeners(), ["b", "a"].map(drained));
+    set(&state, "b", None);
+    drop(state);
+    assert_eq!(open(&folder).drained_listeners(), [drained("a")]);
+    set(&StateDirectory::default(), "a", Some(drained("a")));
+}
+
+#[test]
 fn replies_come_even_when_nothing_is_written_any_longer() {
     let folder = folder();
     let state = open(&folder);
@@ -242,11 +263,16 @@ proptest! {
     #[test]
     fn settings_are_read_as_they_were_written(
         pools in prop::collection::vec(("[a-z]{1,4}", prop::collection::vec(any_backend(), 1..4)), 0..4),
+        listeners in prop::collection::vec(("[a-z]{1,4}", ".{0,9}", 0u32..), 0..3),
     ) {
         let folder = folder();
         let pools: Vec<_> = pools.into_iter().map(|(pool, backends)| SavedPool { pool: pool.into(), backends }).collect();
-        let json = saved::in_json(&pools.iter().collect::<Vec<_>>());
-        line_file::replace(&saved::path(folder.path()), &json).unwrap();
-        prop_assert_eq!(read_pools(folder.path()), pools);
+        let listeners = listeners.into_iter().map(|(listener, by, at)| {
+            SavedListener { listener: listener.into(), by: by.into(), at: Timestamp(at.into()) }
+        });
+        let listeners = listeners.collect();
+        let settings = Settings { pools, listeners };
+        line_file::replace(&saved::path(folder.path()), &settings.in_json()).unwrap();
+        prop_assert_eq!(Settings::read(folder.path()), settings);
     }
 }

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::StateFile;
 use super::line_file::{LineFile, replace};
-use super::saved::{self, SavedBackend, SavedPool};
+use super::saved::{self, SavedBackend, SavedListener, SavedPool, Settings};
 
 /// The pause before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,7 +47,9 @@ struct Queue {
     /// Lines that were dropped because the disk does not take them.
     lost: u64,
     pools: Vec<NumberedPool>,
-    /// Whether the pools' settings differ from those on the disk.
+    /// The listeners that are drained.
+    listeners: Vec<SavedListener>,
+    /// Whether the settings differ from those on the disk.
     unsaved: bool,
     replies: Vec<Reply>,
     /// When a failed write is retried.
@@ -124,9 +126,9 @@ impl Shared {
 
 impl Writer {
     /// Starts the thread for a folder in which these settings are saved.
-    pub(super) fn start(folder: &Path, pools: Vec<SavedPool>) -> io::Result<Self> {
+    pub(super) fn start(folder: &Path, Settings { pools, listeners }: Settings) -> io::Result<Self> {
         let pools = pools.into_iter().map(|saved| NumberedPool { number: 0, saved }).collect();
-        let queue = Mutex::new(Queue { pools, ..Queue::default() });
+        let queue = Mutex::new(Queue { pools, listeners, ..Queue::default() });
         let shared = Arc::new(Shared { queue, changed: Condvar::new() });
         let thread = Thread { folder: folder.to_owned(), files: [const { None }; FILES], failing: false };
         let theirs = Arc::clone(&shared);
@@ -183,6 +185,24 @@ impl Writer {
             pool.saved.backends = backends;
             queue.unsaved |= differs && !queue.abandoned;
         }
+        self.reply(queue, replies);
+    }
+
+    /// The listeners that are drained.
+    pub(super) fn listeners(&self) -> Vec<SavedListener> {
+        self.0.lock().listeners.clone()
+    }
+
+    pub(super) fn save_listener(&self, name: &str, drained: Option<SavedListener>, reply: Reply) {
+        let mut queue = self.0.lock();
+        queue.listeners.retain(|saved| *saved.listener != *name);
+        queue.listeners.extend(drained);
+        queue.unsaved |= !queue.abandoned;
+        self.reply(queue, vec![reply]);
+    }
+
+    /// Sends the replies when what is queued now is on the disk, or cannot be written.
+    fn reply(&self, mut queue: MutexGuard<'_, Queue>, replies: Vec<Reply>) {
         if queue.closed {
             drop(queue);
             return replies.into_iter().for_each(|reply| reply());
@@ -264,15 +284,16 @@ impl Thread {
             }
             let lines = std::mem::take(&mut queue.lines);
             let replies = std::mem::take(&mut queue.replies);
-            let pools = std::mem::take(&mut queue.unsaved).then(|| {
-                let set: Vec<_> = queue.pools.iter().map(|pool| &pool.saved).collect();
-                saved::in_json(&set.into_iter().filter(|pool| !pool.backends.is_empty()).collect::<Vec<_>>())
+            let settings = std::mem::take(&mut queue.unsaved).then(|| {
+                let set = queue.pools.iter().map(|pool| &pool.saved).filter(|pool| !pool.backends.is_empty());
+                Settings { pools: set.cloned().collect(), listeners: queue.listeners.clone() }
             });
             let closing = queue.closing;
             drop(queue);
 
             let mut failed = None;
-            let saved = pools.map_or(Ok(()), |json| replace(&saved::path(&self.folder), &json));
+            let path = saved::path(&self.folder);
+            let saved = settings.map_or(Ok(()), |settings| replace(&path, &settings.in_json()));
             let unsaved = saved.is_err();
             failed = failed.or(saved.err().map(|error| ("operators.json", error)));
             replies.into_iter().for_each(|reply| reply());

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litemap::{Entry, LiteMap};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::domain::{Event, ListenerState, SocketAddress};
+use crate::domain::{Event, ListenerState, SocketAddress, Timestamp};
 use crate::hand_over::SocketOwner;
 use crate::health::Pace;
 use crate::overview::{Overview, Phase};
@@ -31,7 +31,7 @@ use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
-use crate::state_directory::StateDirectory;
+use crate::state_directory::{SavedListener, StateDirectory};
 use crate::task::spawn;
 use crate::telemetry::shortage;
 use bound_address::BoundAddress;
@@ -177,23 +177,47 @@ impl Supervisor {
         self.previous.as_ref()
     }
 
-    /// Drains a listener, or takes that back. `by` names the operator. The receiver resolves when the addresses are open or
-    /// closed, which may take long at the process's limit of connections: those that the kernel has completed are accepted
-    /// first. `None`: there is no listener of that name.
+    /// Drains a listener, or takes that back. `by` names the operator. The future ends when that is saved and the addresses are
+    /// open or closed, which may take long at the process's limit of connections: those that the kernel has completed are
+    /// accepted first. `None`: there is no listener of that name.
     pub(crate) fn set_listener_state(
         &self,
         name: &str,
         state: ListenerState,
         by: Arc<str>,
-    ) -> Option<oneshot::Receiver<()>> {
+    ) -> Option<impl Future<Output = Result<(), RecvError>> + use<>> {
         let listener_task = &self.listeners.get(name)?.listener_task;
         let listener = &listener_task.listener;
-        if listener.state() != state {
+        let (saved, when_saved) = oneshot::channel();
+        if listener.state() == state {
+            let _ = saved.send(());
+        } else {
             listener.set_state(state);
-            let (name, open) = (Arc::clone(&listener.name), listener.active() as u64);
-            self.overview.journal.record(Event::ListenerChange { by, listener: name, state, open });
+            let (listener, open) = (Arc::clone(&listener.name), listener.active() as u64);
+            let drained = (state == ListenerState::Draining).then(|| SavedListener {
+                listener: Arc::clone(&listener),
+                by: Arc::clone(&by),
+                at: Timestamp::now(),
+            });
+            self.overview.state.save_listener(name, drained, Box::new(move || _ = saved.send(())));
+            self.overview.journal.record(Event::ListenerChange { by, listener, state, open });
         }
-        Some(listener_task.follow_state())
+        let addresses = listener_task.follow_state();
+        Some(async move {
+            when_saved.await?;
+            addresses.await
+        })
+    }
+
+    /// Drops what was saved for listeners that the configuration no longer has.
+    fn drop_other_listeners(&self) {
+        for saved in self.overview.state.drained_listeners() {
+            if !self.listeners.contains_key(&saved.listener) {
+                let SavedListener { listener, by, .. } = &saved;
+                info!(%listener, by = &**by, "a drained listener is forgotten: the configuration no longer has it");
+                self.overview.state.save_listener(listener, None, Box::new(|| ()));
+            }
+        }
     }
 
     /// Applies `config` in place of the current configuration. After an error, nothing has changed.
@@ -358,6 +382,7 @@ impl Supervisor {
         addresses: &mut LiteMap<Arc<str>, Vec<BoundAddress>>,
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
+        let drained = self.overview.state.drained_listeners();
         for (name, wanted) in &config.listeners {
             let pool = |name: &str| self.pools.get(name).map(|handle| Arc::clone(&handle.pool));
             let Some(settings) = Settings::new(wanted, pool) else { continue }; // not in a valid configuration
@@ -377,7 +402,13 @@ impl Supervisor {
                 }
                 Entry::Vacant(entry) => {
                     let listener = Arc::new(Listener::new(Arc::clone(name), settings));
-                    if self.inherited.drains(name) {
+                    if let Some(SavedListener { by, at, .. }) =
+                        drained.iter().find(|saved| saved.listener == *name)
+                    {
+                        let since = humantime::format_rfc3339_seconds((*at).into());
+                        info!(listener = %name, by = &**by, %since, "drained before the restart: its addresses stay closed");
+                        listener.set_state(ListenerState::Draining);
+                    } else if self.inherited.drains(name) {
                         listener.set_state(ListenerState::Draining);
                     }
                     let listener_task = ListenerTask::start(listener, Arc::clone(&self.workers));
@@ -397,6 +428,7 @@ impl Supervisor {
         for listener_task in &gone {
             info!(listener = %listener_task.listener.name, "removed: its open connections continue");
         }
+        self.drop_other_listeners();
         // A listener that is just closing, at the process's limit of connections, opens the new ones only after that.
         let deadline = Instant::now() + SETTLING;
         for opened in opened {

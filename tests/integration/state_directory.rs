@@ -71,6 +71,45 @@ fn stop(mut lb: Lb) {
 }
 
 #[test]
+fn a_drained_listener_stays_closed_after_a_restart_until_it_is_up_or_removed() {
+    let (_folder, state) = state();
+    let backends = three();
+    let alone = config(&state, &backends).replace("web: {bind", "other: {bind");
+    let config = alone.replace("listeners: {", "listeners: {web: {bind: 127.0.0.1:0, pool: web}, ");
+    let set = |lb: &Lb, state: &str| {
+        let (status, body) =
+            lb.request("PATCH", "/api/v1/listeners/web", &json!({"state": state}).to_string());
+        assert_eq!(status, 200, "{body}");
+    };
+    let listens = |lb: &Lb| {
+        let listening = !lb.logged(&["listening listener=web"]).is_empty();
+        let drains = get(lb, "/api/v1/listeners/web")["state"] == "draining";
+        assert_ne!(listening, drains, "{}", lb.log());
+        http_get(lb.address("other"), "/").unwrap();
+        listening
+    };
+    let lb = Lb::start(&config);
+    assert!(listens(&lb));
+    set(&lb, "draining");
+    // As in a crash.
+    drop(lb);
+    let lb = Lb::start(&config);
+    assert!(!listens(&lb));
+    lb.when_logged("drained before the restart: its addresses stay closed");
+    set(&lb, "up");
+    http_get(lb.address("web"), "/").unwrap();
+    stop(lb);
+    let lb = Lb::start(&config);
+    assert!(listens(&lb));
+    set(&lb, "draining");
+    stop(lb);
+
+    // Without it, the setting is forgotten.
+    stop(Lb::start(&alone));
+    assert!(listens(&Lb::start(&config)));
+}
+
+#[test]
 fn a_drained_backend_gets_no_connection_after_a_crash_and_a_weight_stays_in_effect() {
     let (_folder, state) = state();
     let backends = three();
