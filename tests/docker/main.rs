@@ -37,8 +37,9 @@ use engine::{
 };
 use support::{connect_to, eventually, http_get, join_within};
 
-/// The time limit of a condition, on a busy machine, where the engine may take ten seconds to start a container.
-pub const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The time limit of a condition. On a busy machine the engine may take ten seconds to start a container, and a server in it
+/// has needed more than a minute until it listened.
+pub const TIME_LIMIT: Duration = Duration::from_secs(150);
 /// The ports of the listener and of the admin server in all configurations.
 const WEB: u16 = 8080;
 const ADMIN: u16 = 9900;
