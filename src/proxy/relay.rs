@@ -5,7 +5,7 @@
 //! and then nothing more is read from the sender: the kernel's window closes, and a slow reader slows down its sender
 //! instead of filling the process's memory. An idle connection has neither buffer nor pipe.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -37,6 +37,8 @@ const BURST: u8 = 2;
 /// … and this many in a row that move less than `SMALL` bytes end it.
 const SMALL: usize = 16 * 1024;
 const CALM: u8 = 4;
+/// After this many bytes in a direction, what the kernel queues for its receiver is limited.
+const LIMITED_FROM: u64 = 128 * 1024;
 /// A receiver that takes no byte for this long is reset without the rest of what its broken peer had sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(40);
 
@@ -121,7 +123,7 @@ struct Direction {
     shut_down: bool,
 }
 
-/// The part of a direction that is allocated by its first burst, or when its receiver does not take all bytes.
+/// The part of a direction that is allocated when many bytes have moved, or when its receiver does not take all bytes.
 #[derive(Default)]
 struct Bulk {
     /// The pipe of a burst.
@@ -444,7 +446,6 @@ impl Direction {
     /// before a burst, more were sent than can be sent again.
     fn splice(&mut self, half: Half<'_>, most: usize, replay: &mut Replay) -> Result<usize, Failed> {
         *replay = Replay::Impossible;
-        self.limit_unsent(half);
         let bulk = self.bulk.get_or_insert_default();
         if bulk.pipe.is_none() {
             bulk.pipe = half.buffers.pipes.take();
@@ -471,7 +472,7 @@ impl Direction {
         }
     }
 
-    /// Begins to limit what the kernel queues for the receiver: when a burst begins or the receiver does not take all bytes,
+    /// Begins to limit what the kernel queues for the receiver: when many bytes have moved or the receiver does not take all,
     /// so that a connection of a few bytes is spared the system call.
     fn limit_unsent(&mut self, half: Half<'_>) {
         let bulk = self.bulk.get_or_insert_default();
@@ -485,10 +486,12 @@ impl Direction {
 
     /// Counts bytes that were read: the limit depends on how fast the receiver takes them.
     fn count(&mut self, half: Half<'_>, bytes: usize) {
-        if let Some(unsent) = self.bulk.as_mut().and_then(|bulk| bulk.unsent.as_mut())
-            && unsent.moved(bytes, Moment::now)
-        {
-            half.receiver.limit_unsent(unsent.limit());
+        if let Some(unsent) = self.bulk.as_mut().and_then(|bulk| bulk.unsent.as_mut()) {
+            if unsent.moved(bytes, Moment::now) {
+                half.receiver.limit_unsent(unsent.limit());
+            }
+        } else if half.total().get() >= LIMITED_FROM {
+            self.limit_unsent(half);
         }
     }
 
@@ -554,10 +557,14 @@ impl Half<'_> {
             return;
         }
         self.progress.moved.set(true);
-        let total = match self.from {
+        self.total().set(self.total().get() + n as u64);
+    }
+
+    /// The bytes that were written to the receiver.
+    fn total(&self) -> &Cell<u64> {
+        match self.from {
             Side::Client => &self.progress.bytes_in,
             Side::Backend => &self.progress.bytes_out,
-        };
-        total.set(total.get() + n as u64);
+        }
     }
 }

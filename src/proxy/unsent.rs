@@ -2,8 +2,7 @@
 //!
 //! The queue for a receiver grows to megabytes, and with it the receive buffer of the sender that fills it: without a limit,
 //! a hundred slow readers hold more than a gigabyte. A small queue however doubles the cost of bulk transfers, whose receivers
-//! take megabytes in milliseconds. So a receiver has the limit from its first burst until it proves to be fast, and again once
-//! it has become slow.
+//! take megabytes in milliseconds. So a receiver has the limit until it proves to be fast, and again once it has become slow.
 
 use std::time::Duration;
 

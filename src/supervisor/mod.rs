@@ -406,7 +406,7 @@ impl Supervisor {
                         drained.iter().find(|saved| saved.listener == *name)
                     {
                         let since = humantime::format_rfc3339_seconds((*at).into());
-                        info!(listener = %name, by = &**by, %since, "drained before the restart: its addresses stay closed");
+                        info!(listener = %name, by = &**by, %since, "an operator has drained it: its addresses stay closed");
                         listener.set_state(ListenerState::Draining);
                     } else if self.inherited.drains(name) {
                         listener.set_state(ListenerState::Draining);

@@ -95,7 +95,7 @@ fn a_drained_listener_stays_closed_after_a_restart_until_it_is_up_or_removed() {
     drop(lb);
     let lb = Lb::start(&config);
     assert!(!listens(&lb));
-    lb.when_logged("drained before the restart: its addresses stay closed");
+    lb.when_logged("an operator has drained it: its addresses stay closed");
     set(&lb, "up");
     http_get(lb.address("web"), "/").unwrap();
     stop(lb);
