@@ -10,7 +10,7 @@ use crate::support::{Lb, TIME_LIMIT, accept_within, eventually, join_within, lis
 
 /// More than all buffers between the two ends hold.
 const SIZE: usize = 32 << 20;
-/// More than the balancer leaves unread while its receiver takes bytes.
+/// More than waits at the sender while the balancer reads.
 const STALLED: u32 = 256 << 10;
 /// More than the limit by default, with the last write that exceeds it and the bytes in flight.
 const LIMIT: u32 = 1 << 20;
@@ -28,8 +28,8 @@ fn read_all(mut stream: TcpStream) {
     assert_eq!(all.len(), SIZE);
 }
 
-/// A download in parts of that size, which the client does not read. Returns what waits for the client once `enough` of it and of what the balancer
-/// has not read; then the client reads everything.
+/// A download in parts of that size, which the client does not read. Returns what waits for the client once `enough` of it and of what waits at
+/// the sender; then the client reads everything.
 fn download(part: usize, listener: &str, enough: impl Fn(u32, u32) -> bool) -> u32 {
     let (sender, peers) = channel();
     let backend = Backend::serving(move |mut stream| {
@@ -40,9 +40,9 @@ fn download(part: usize, listener: &str, enough: impl Fn(u32, u32) -> bool) -> u
     let client = connect(&lb);
     let to_backend = peers.recv_timeout(TIME_LIMIT).unwrap();
     let waits = eventually("the client is waited for", || {
-        let [_, unread] = queues(to_backend, backend.address)?;
+        let [at_sender, _] = queues(backend.address, to_backend)?;
         let [waits, _] = queues(client.peer_addr().unwrap(), client.local_addr().unwrap())?;
-        enough(waits, unread).then_some(waits)
+        enough(waits, at_sender).then_some(waits)
     });
     read_all(client);
     waits
@@ -57,9 +57,9 @@ fn upload(pool: &str, enough: impl Fn(u32, u32) -> bool) -> u32 {
     let (server, to_server) = accept_within(&backend);
     let writer = std::thread::spawn(move || client.write_all(&vec![7; SIZE]).unwrap());
     let waits = eventually("the backend is waited for", || {
-        let [_, unread] = queues(ends[0], ends[1])?;
+        let [at_sender, _] = queues(ends[1], ends[0])?;
         let [waits, _] = queues(to_server, server.local_addr().unwrap())?;
-        enough(waits, unread).then_some(waits)
+        enough(waits, at_sender).then_some(waits)
     });
     let reader = std::thread::spawn(move || read_all(server));
     join_within(writer, "the client");
@@ -71,7 +71,7 @@ fn upload(pool: &str, enough: impl Fn(u32, u32) -> bool) -> u32 {
 fn little_waits_for_a_client_that_does_not_read() {
     // A burst, and parts that do not fill the balancer's buffer.
     for part in [SIZE, 10_000] {
-        let waits = download(part, "", |_, unread| unread > STALLED);
+        let waits = download(part, "", |_, at_sender| at_sender > STALLED);
         assert!(waits <= LIMIT, "{waits} bytes");
     }
     download(SIZE, "buffers: {unsent: off}", |waits, _| waits > 2 * LIMIT);
@@ -79,7 +79,7 @@ fn little_waits_for_a_client_that_does_not_read() {
 
 #[test]
 fn little_waits_for_a_backend_that_does_not_read() {
-    let waits = upload("", |_, unread| unread > STALLED);
+    let waits = upload("", |_, at_sender| at_sender > STALLED);
     assert!(waits <= LIMIT, "{waits} bytes");
     upload("buffers: {unsent: off}", |waits, _| waits > 2 * LIMIT);
 }
