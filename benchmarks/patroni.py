@@ -329,7 +329,7 @@ def main():
         subprocess.Popen(["etcd", f"--data-dir={folder}/etcd", *urls, *peers], **quiet)
         until("etcd answers", lambda: answers(f"http://{ETCD}:2379/health"))
         cluster = Cluster(folder)
-        start_proxies(folder, arguments.pointsman)
+        start_proxies(folder, arguments.pointsman.resolve())
         with database(cluster.primary().ip, 5432) as cursor:
             cursor.execute("CREATE TABLE written (proxy text, writer int, row int)")
         run(BIN / "pgbench", "-q", "-i", "-h", cluster.primary().ip, "-U", "postgres", "postgres")
