@@ -25,6 +25,7 @@ pub mod simulate;
 pub mod socket_diag;
 pub mod socket_option;
 pub mod state_directory;
+pub mod sync;
 pub mod task;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]

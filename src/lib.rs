@@ -61,6 +61,7 @@
 //! | [`sanitize`] | text from outside, made safe to show |
 //! | [`socket_diag`] | what the kernel knows of TCP sockets |
 //! | [`socket_option`] | options of sockets that no library sets |
+//! | [`sync`] | the atomics and locks of code whose interleavings are tested |
 //! | [`zone`] | a DNS server on loopback that acts like Docker's, for the demo and for tests |
 //! | [`task`] | tasks of the control plane |
 

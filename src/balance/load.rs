@@ -11,17 +11,16 @@
 //! No thread waits for another. One rule makes sure that no change is lost: **a writer changes the load before it
 //! reads the dirty bit; a reader clears the bit before it reads the load.** Either the writer finds the bit cleared
 //! and sets it again, or the reader comes late enough to see the new load. The rule spans two memory locations, so
-//! all accesses are `SeqCst`. A dirty set holds no loads, so there is no cycle: it lives as long as its picker and
+//! all accesses are `SeqCst` (`tests/models` explores the interleavings). A dirty set holds no loads, so there is no cycle: it lives as long as its picker and
 //! the loads that still report to it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-
 use super::latency::{Latency, LatencyEstimate};
+use crate::sync::{ArcSwapOption, AtomicBool, AtomicU32, AtomicU64};
 
 /// How busy one backend is: its open connections, those still connecting included, and its failure penalties. All
 /// workers write it.

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwapOption;
 use litemap::LiteMap;
 
 use super::average::BackendLatency;
+use super::versioned::Versioned;
 use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
@@ -62,8 +62,7 @@ pub struct BackendCore {
     unanswered_in_a_row: AtomicU32,
     /// The connections that each algorithm has sent or would have sent to it, counted only with `shadow`.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
-    directive: ArcSwapOption<CloseDirective>,
-    directives: AtomicU32,
+    directive: Versioned<CloseDirective>,
     /// Its connect and first-byte latencies.
     pub latency: BackendLatency,
 }
@@ -138,18 +137,17 @@ impl BackendCore {
     /// Sets the directive for all connections, including those routed by a snapshot that is just being replaced; `None`
     /// withdraws it.
     pub fn set_directive(&self, directive: Option<CloseDirective>) {
-        self.directive.store(directive.map(Arc::new));
-        self.directives.fetch_add(1, Ordering::Release);
+        self.directive.set(directive);
     }
 
     /// How often the directive was set; a connection compares this number to notice a change cheaply.
     pub fn directives(&self) -> u32 {
-        self.directives.load(Ordering::Acquire)
+        self.directive.version()
     }
 
     /// The directive in force.
     pub fn directive(&self) -> Option<CloseDirective> {
-        self.directive.load().as_deref().copied()
+        self.directive.value()
     }
 
     /// Counts what an algorithm sends or would send to it; created on first use.

@@ -20,6 +20,7 @@ mod sources;
 pub mod state_machine;
 mod task;
 mod totals;
+mod versioned;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,13 +6,15 @@
 //!
 //! No notification is lost: **a slot is freed before the queue is checked for waiting clients; a client joins the queue
 //! before it tries to reserve a slot.** As in `balance/load.rs`, the rule spans two memory locations, so all accesses
-//! are `SeqCst`. When a client leaves, served or not, the first of the remaining ones is notified.
+//! are `SeqCst` (`tests/models` explores the interleavings). When a client leaves, served or not, the first of the remaining ones is notified.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Notify;
+
+use crate::sync::{AtomicUsize, Mutex, MutexGuard};
 
 /// A pool's waiting clients. All workers share it; while it is empty, they only read its length.
 #[derive(Debug, Default)]

@@ -1,0 +1,31 @@
+//! The code of the balancer that several threads write without waiting for each other, with what must hold in any order
+//! of their steps. `tests/interleavings.rs` runs each model in thousands of orders.
+//!
+//! The scheduler interleaves sequentially consistent steps. It does not explore weaker orders of memory: the code that is
+//! modelled here uses `SeqCst` where its rules span two locations.
+
+#![allow(dead_code, missing_docs, reason = "the files are used in part")]
+
+mod sync;
+
+mod balance {
+    #[path = "../../../../src/balance/latency.rs"]
+    mod latency;
+    #[path = "../../../../src/balance/load.rs"]
+    mod load;
+    pub(crate) use load::{Lease, Load};
+    pub mod model;
+}
+
+mod pool {
+    #[path = "../../../../src/pool/queue.rs"]
+    mod queue;
+    pub mod queue_model;
+    #[path = "../../../../src/pool/versioned.rs"]
+    mod versioned;
+    pub mod versioned_model;
+}
+
+pub use balance::model as loads;
+pub use pool::queue_model as queues;
+pub use pool::versioned_model as directives;
