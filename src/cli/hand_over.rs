@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::{Failure, instance, service_manager};
@@ -163,7 +164,11 @@ async fn attempt(
     mut successor: Successor,
     stop: impl Future<Output = ()>,
 ) -> Result<(Successor, Taken), HandOverError> {
-    let mut offer = supervisor.offer().await?;
+    let mut stop = pin!(stop);
+    let mut offer = tokio::select! {
+        offer = supervisor.offer() => offer?,
+        () = &mut stop => return Err(HandOverError::Cancelled),
+    };
     offer.sockets.extend(admin.map(AdminSocket::share).transpose()?);
     offer.state = supervisor.overview().state.hand_over()?;
     let canceller = successor.canceller()?;
@@ -173,7 +178,7 @@ async fn attempt(
     });
     let ended = tokio::select! {
         ended = &mut exchange => ended,
-        () = stop => {
+        () = &mut stop => {
             canceller.cancel();
             // The other process ends before this one closes its sockets.
             let _ = exchange.await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Level, enabled, error, info, warn};
@@ -150,10 +151,16 @@ async fn live(
     service_manager::ready(supervisor.overview());
     let followed =
         AbortOnDropHandle::new(spawn(service_manager::follow(Arc::downgrade(supervisor.overview()))));
+    // Notified when a listener that an operator drained may be open again.
+    let opened = Arc::new(Notify::new());
     let mut successor = None;
     let by: Arc<str> = loop {
         let (newcomer, by) = tokio::select! {
             signal = signals.end() => break signal.into(),
+            () = opened.notified() => {
+                service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
+                continue;
+            }
             _ = hand_overs.recv() => (invoked.start(file), "SIGUSR2".into()),
             _ = reloads.recv() => {
                 let _ = reload(&mut supervisor, ReloadFrom::File, file, log, &access, &"SIGHUP".into()).await;
@@ -172,12 +179,14 @@ async fn live(
                 }
                 Order::SetListenerState { listener, state, operator, answer } => {
                     let done = supervisor.set_listener_state(&listener, state, operator);
+                    let opened = Arc::clone(&opened);
                     // Signals must not wait for it.
                     spawn(async move {
                         let _ = answer.send(match done {
                             Some(done) => done.await.map_err(|_| Refusal::NoListener),
                             None => Err(Refusal::NoListener),
                         });
+                        opened.notify_one();
                     });
                     service_manager::keep_sockets(&supervisor, admin_socket.as_ref()).await;
                     continue;

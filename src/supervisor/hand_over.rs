@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -26,6 +27,12 @@ pub(crate) struct Inherited {
 
 /// A process that takes over numbers its connections from the next multiple of this: the one before may accept some more.
 const NUMBERS: u64 = 1_000_000;
+
+/// How long a hand-over waits for a listener that is closing. At the process's limit of connections that may take as long
+/// as a connection lasts.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How long the signals and orders to this process wait for such a listener.
+const CLOSING_BRIEFLY: Duration = Duration::from_millis(500);
 
 impl Inherited {
     /// What was handed over, without the state directory.
@@ -60,7 +67,7 @@ impl Supervisor {
         self.overview.replicas.store(Arc::default());
         let mut offer = HandOver { next_conn: self.report().await.next_conn, ..HandOver::default() };
         for running in self.listeners.values() {
-            offer.sockets.extend(running.listener_task.share().await?);
+            offer.sockets.extend(running.listener_task.share(CLOSING).await?);
             let listener = &running.listener_task.listener;
             if listener.state() == ListenerState::Draining {
                 offer.draining.push(Arc::clone(&listener.name));
@@ -82,9 +89,14 @@ impl Supervisor {
             if refuses || listener.state() == ListenerState::Draining {
                 continue;
             }
-            let shared = running.listener_task.share().await;
+            let shared = running.listener_task.share(CLOSING_BRIEFLY).await;
             running.listener_task.resume();
-            sockets.extend(shared?);
+            match shared {
+                Ok(shared) => sockets.extend(shared),
+                // It was drained, and opens again after that: then its sockets are asked for.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(sockets)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::bound_address::BoundAddress;
@@ -68,11 +69,21 @@ impl ListenerTask {
 
     /// The sockets of all addresses, for a process that takes over. Until [`resume`](Self::resume) or
     /// [`hand_over`](Self::hand_over), no address is opened or closed: a socket that is closed here would lose connections
-    /// there.
-    pub(super) async fn share(&self) -> io::Result<Vec<HandedSocket>> {
+    /// there. Fails with `TimedOut` if the listener is closing and does not finish `within` this time.
+    pub(super) async fn share(&self, within: Duration) -> io::Result<Vec<HandedSocket>> {
         let (reply, replied) = oneshot::channel();
         let _ = self.commands.send(ListenerCommand::Share(reply));
-        replied.await.unwrap_or_else(|_| Ok(Vec::new()))
+        match timeout(within, replied).await {
+            Ok(shared) => shared.unwrap_or_else(|_| Ok(Vec::new())),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "listener {:?} is closing, and connections that wait in it are not accepted yet: the limit of \
+                     connections is reached (runtime.max_connections)",
+                    self.listener.name
+                ),
+            )),
+        }
     }
 
     /// The other process did not take over: continues.

@@ -228,36 +228,69 @@ fn draining_a_listener_serves_every_client_whose_handshake_is_complete() {
     }
 }
 
-#[test]
-fn a_listener_that_cannot_close_yet_delays_no_signal() {
-    let echo = Backend::echo();
-    let mut lb = Lb::start(&format!(
-        "runtime: {{max_connections: 1, drain: {{timeout: 300ms}}}}
+/// A balancer at its limit of one connection, whose only listener an operator drains: it cannot close before that connection
+/// ends, as another one waits in its queue.
+struct Closing {
+    lb: Lb,
+    drained: std::thread::JoinHandle<()>,
+    _open: TcpStream,
+    _waiting: TcpStream,
+    _echo: Backend,
+}
+
+impl Closing {
+    fn start() -> Self {
+        let echo = Backend::echo();
+        let lb = Lb::start(&format!(
+            "runtime: {{max_connections: 1, drain: {{timeout: 300ms}}}}
 listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
 pools: {{p: {{discover: {}}}}}",
-        static_list(&[echo.address])
-    ));
-    let _open = connect(&lb);
-    // The kernel completes its handshake, and it is accepted only when the first one has ended.
-    let _waiting = connect_to(lb.address("l")).unwrap();
-    let admin = lb.admin();
-    let drained = std::thread::spawn(move || {
-        let mut stream = connect_to(admin).unwrap();
-        let body = r#"{"state": "draining"}"#;
-        let request = format!(
-            "PATCH /api/v1/listeners/l HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    lb.when_logged("listener draining listener=l open=1");
-    lb.signal("TERM");
-    lb.when_logged("drain started");
-    assert!(!drained.is_finished(), "a connection still waits to be accepted");
-    assert_eq!(lb.when_ended().code(), Some(3));
-    join_within(drained, "the request ends with the process");
+            static_list(&[echo.address])
+        ));
+        let open = connect(&lb);
+        // The kernel completes its handshake, and it is accepted only when the first one has ended.
+        let waiting = connect_to(lb.address("l")).unwrap();
+        let admin = lb.admin();
+        let drained = std::thread::spawn(move || {
+            let mut stream = connect_to(admin).unwrap();
+            let body = r#"{"state": "draining"}"#;
+            let request = format!(
+                "PATCH /api/v1/listeners/l HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(request.as_bytes()).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        lb.when_logged("listener draining listener=l open=1");
+        Self { lb, drained, _open: open, _waiting: waiting, _echo: echo }
+    }
+
+    /// Sends SIGTERM, which must end the process although the listener cannot close.
+    fn stop(mut self) {
+        self.lb.signal("TERM");
+        self.lb.when_logged("drain started");
+        assert!(!self.drained.is_finished(), "a connection still waits to be accepted");
+        assert_eq!(self.lb.when_ended().code(), Some(3));
+        join_within(self.drained, "the request ends with the process");
+    }
+}
+
+#[test]
+fn a_listener_that_cannot_close_yet_delays_no_signal() {
+    Closing::start().stop();
+}
+
+#[test]
+fn a_hand_over_does_not_wait_for_a_listener_that_cannot_close_yet() {
+    let closing = Closing::start();
+    closing.lb.signal("USR2");
+    let failed = closing.lb.when_logged("hand-over failed");
+    assert!(failed.contains("is closing") && failed.contains("runtime.max_connections"), "{failed}");
+    // Nor does a signal wait for the hand-over.
+    closing.lb.signal("USR2");
+    closing.lb.when_logged_times(2, &["hand-over started"]);
+    closing.stop();
 }
 
 #[test]
