@@ -63,7 +63,11 @@ impl Backend {
 
     /// A server that echoes, and closes when its client does.
     pub fn echo() -> Self {
-        Self::serving(|mut stream| {
+        Self::echo_at("127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
+    pub fn echo_at(address: SocketAddr) -> io::Result<Self> {
+        Self::serving_at(address, |mut stream| {
             let mut reader = stream.try_clone().unwrap();
             let _ = io::copy(&mut reader, &mut stream);
             let _ = stream.shutdown(Shutdown::Write);

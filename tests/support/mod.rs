@@ -13,6 +13,7 @@ mod balancer;
 pub mod deadlines;
 pub mod dns;
 pub mod engine;
+pub mod late_network;
 pub mod load;
 pub mod monitoring;
 pub mod network;
