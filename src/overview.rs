@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use litemap::LiteMap;
+use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
@@ -131,6 +132,8 @@ pub(crate) struct Overview {
     pub workers: Vec<Arc<Shared>>,
     /// The workers, to list and to close connections.
     pub handles: Vec<WorkerHandle>,
+    /// The runtime of the control plane.
+    pub control: RuntimeMetrics,
     /// The pools.
     pub pools: ArcSwap<LiteMap<Arc<str>, Arc<Pool>>>,
     /// Their replicas; pools without replicas are absent.
@@ -157,7 +160,8 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    /// The state of a starting process; the journal continues that of the state directory.
+    /// The state of a starting process; the journal continues that of the state directory. It is called on the runtime of
+    /// the control plane.
     pub(crate) fn new(
         config: Config,
         state: StateDirectory,
@@ -171,6 +175,7 @@ impl Overview {
             limit,
             workers,
             handles,
+            control: Handle::current().metrics(),
             pools: ArcSwap::default(),
             replicas: ArcSwap::default(),
             listeners: ArcSwap::default(),

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use rand::rngs::SmallRng;
+use tokio::runtime::RuntimeMetrics;
 
 use super::admit::Limit;
 use super::handshake::Handshakes;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub bursts_copied: Arc<AtomicU64>,
     /// Shortages of local resources.
     pub shortages: Arc<Shortages>,
+    /// Its runtime, set when the worker starts.
+    pub runtime: OnceLock<RuntimeMetrics>,
 }
 
 /// The state that a worker's connections share. It never leaves the worker's thread.

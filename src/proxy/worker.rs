@@ -162,6 +162,7 @@ impl Worker {
                 Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
+                    let _ = of_thread.runtime.set(runtime.handle().metrics());
                     let _ = started.send(Ok(()));
                     runtime.block_on(run(
                         WorkerContext::new(index, workers, numbered, limit, of_thread),

@@ -387,6 +387,17 @@ impl Balancer {
             "Bursts that were copied through memory, because no pipe was available to splice them through",
             copied,
         )?;
+        let workers = self.0.workers.iter().enumerate().filter_map(|(index, worker)| {
+            Some((format!("worker-{index}"), worker.runtime.get()?.num_alive_tasks()))
+        });
+        let control = ("control".to_owned(), self.0.control.num_alive_tasks());
+        let tasks: Vec<_> = workers.chain([control]).collect();
+        gauges(
+            e,
+            "pointsman_tasks",
+            "Tasks of each thread: in a worker one for each connection and a few more, in the control plane those of discovery, checks and pools",
+            tasks.iter().map(|(thread, tasks)| ([("thread", thread.as_str())], *tasks as u64)),
+        )?;
         counter(
             e,
             "pointsman_log_lines_dropped",

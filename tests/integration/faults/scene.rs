@@ -22,13 +22,17 @@ pub(super) struct Scene {
 struct Held {
     files: usize,
     threads: usize,
+    tasks: u64,
     memory_kib: u64,
 }
 
 impl Held {
     fn now(lb: &Lb) -> Self {
         let threads = std::fs::read_dir(format!("/proc/{}/task", lb.pid())).unwrap().count();
-        Self { files: lb.open_files(), threads, memory_kib: lb.resident_kib() }
+        let tasks =
+            |line: &str| line.strip_prefix("pointsman_tasks{")?.rsplit_once(' ')?.1.parse::<u64>().ok();
+        let tasks = lb.get("/metrics").1.lines().filter_map(tasks).sum();
+        Self { files: lb.open_files(), threads, tasks, memory_kib: lb.resident_kib() }
     }
 }
 
@@ -63,14 +67,16 @@ pools:
         })
     }
 
-    /// Waits until both backends are up and nothing is left of the fault: no connection, no file, no thread, no memory.
+    /// Waits until both backends are up and nothing is left of the fault: no connection, file, thread or task, no memory.
     pub(super) fn is_as_before(&self) {
         self.lb.when_up(vec!["a".to_owned(), "b".to_owned()]);
         self.lb.when_idle();
         let before = self.before;
-        let now = eventually("its files and threads are as before", || {
+        let now = eventually("its files, threads and tasks are as before", || {
             let now = Held::now(&self.lb);
-            let is_as_before = now.files <= before.files + KEPT_FILES && now.threads <= before.threads;
+            let is_as_before = now.files <= before.files + KEPT_FILES
+                && now.threads <= before.threads
+                && now.tasks <= before.tasks;
             is_as_before.then_some(now)
         });
         assert!(now.memory_kib < before.memory_kib + MORE_MEMORY_KIB, "{before:?} {now:?}");
