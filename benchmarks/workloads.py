@@ -16,6 +16,7 @@ UNITS = {
     "cpu_ms_per_gib": "ms CPU per GiB",
     "gib_per_second": "GiB/s",
     "kib_per_connection": "KiB each",
+    "idle_cpu_us": "µs CPU each, in a second of idleness",
     "pipes": "pipes",
 }
 
@@ -167,6 +168,10 @@ class Idle(Workload):
                 "kib_per_connection": grown / self.connections,
                 "pipes": pipes_of(process) - pipes,
             }
+            seconds = 3
+            with Cpu(process) as cpu:
+                time.sleep(seconds)
+            cpu.per(result, "idle_cpu_us", self.connections * seconds, 1e6)
             client.stdin.close()
         return result
 

@@ -96,6 +96,15 @@ pub struct CheckReport {
 /// The interval between reports that a check still has no result.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the directive of any backend was set, in all pools: a worker has connections of all of them.
+static DIRECTIVES_SET: AtomicU64 = AtomicU64::new(0);
+
+/// How often the directive of any backend was set. A worker looks at the directives of its connections' backends only if this
+/// has changed.
+pub fn directives_set() -> u64 {
+    DIRECTIVES_SET.load(Ordering::Acquire)
+}
+
 /// How to close the connections of a backend that is out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDirective {
@@ -138,6 +147,7 @@ impl BackendCore {
     /// withdraws it.
     pub fn set_directive(&self, directive: Option<CloseDirective>) {
         self.directive.set(directive);
+        DIRECTIVES_SET.fetch_add(1, Ordering::Release);
     }
 
     /// How often the directive was set; a connection compares this number to notice a change cheaply.

@@ -1,6 +1,6 @@
 //! Points in time and durations that take less memory than the standard library's: there are many idle connections.
 
-use std::num::{NonZeroU16, NonZeroU64};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::Add;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct Moment(NonZeroU64);
 
 impl Moment {
+    /// The last moment of all.
+    pub(super) const LAST: Self = Self(NonZeroU64::MAX);
+
     /// The current moment.
     pub fn now() -> Self {
         Instant::now().into()
@@ -50,19 +53,20 @@ impl Add<Duration> for Moment {
     }
 }
 
-/// A duration in microseconds, at most 71 minutes; longer ones count as that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShortTime(u32);
+/// A duration in microseconds, from one to 71 minutes; shorter and longer ones count as these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortTime(NonZeroU32);
 
 impl From<Duration> for ShortTime {
     fn from(time: Duration) -> Self {
-        Self(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN))
     }
 }
 
 impl From<ShortTime> for Duration {
     fn from(time: ShortTime) -> Self {
-        Self::from_micros(time.0.into())
+        Self::from_micros(time.0.get().into())
     }
 }
 

@@ -68,8 +68,6 @@ struct Connection {
     progress: Rc<Progress>,
     /// Its lease on a backend: set by each choice, dropped when connecting fails and at the end.
     lease: Cell<Option<Lease>>,
-    /// Its key in the worker's table.
-    key: usize,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -105,8 +103,8 @@ impl Connection {
         if let Some(assignment) = settings.routing.early().filter(|_| settings.hello_timeout.is_none()) {
             let _ = progress.assignment.set(Arc::clone(assignment));
         }
-        let key = context.table.enter(&progress);
-        Self { context, settings, client, progress, lease: Cell::new(None), key, _permit: permit }
+        context.table.enter(&progress);
+        Self { context, settings, client, progress, lease: Cell::new(None), _permit: permit }
     }
 
     /// The whole life of the connection. Guards release everything that it holds, however it ends.
@@ -388,7 +386,7 @@ impl Connection {
             self.context.table.count_cut();
         }
         self.context.shared.records.add_ended(record, failed, decision);
-        self.context.table.leave(self.key);
+        self.context.table.leave(&self.progress);
     }
 
     /// Counts the end, drops the lease, and returns the record and where the decision is kept, if it had a backend; `None`:
@@ -493,6 +491,7 @@ impl Connection {
         let relayed =
             Relayed { backend, flow, settings, at, connect: took.into(), client_keepalive, shadows };
         self.progress.relay(relayed, directives, decision);
+        self.context.table.visit(&self.progress);
         stream
     }
 
@@ -514,7 +513,7 @@ impl Connection {
     /// Reports a backend that ended the connection before it had sent a byte.
     fn judge(&self, relayed: &Relayed, reason: CloseReason, now: Moment) {
         let progress = &self.progress;
-        if progress.first_byte(relayed).is_some() {
+        if progress.has_answer() {
             return;
         }
         match (reason, progress.first_closed.get()) {

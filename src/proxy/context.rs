@@ -72,9 +72,10 @@ impl fmt::Display for ConnectionId {
 impl WorkerContext {
     /// The context of worker `index` of `workers`; all their connections have numbers above `numbered`.
     pub fn new(index: usize, workers: usize, numbered: u64, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
+        let buffers = RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied)));
         Self {
-            table: Rc::default(),
-            buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
+            table: Rc::new(Table::new(Rc::clone(&buffers.visits))),
+            buffers,
             next_turn: Rc::default(),
             handshakes: Handshakes::default(),
             shared,

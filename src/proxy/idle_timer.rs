@@ -20,6 +20,14 @@ pub(super) struct IdleLimits {
     pub(super) keepalives: [Option<Duration>; 2],
 }
 
+impl IdleLimits {
+    /// The time between probes.
+    fn probe_interval(&self) -> Option<Duration> {
+        let [client, backend] = self.keepalives;
+        [self.timeout.map(|limit| limit / PROBES), client, backend].into_iter().flatten().min()
+    }
+}
+
 /// What is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdleStep {
@@ -68,15 +76,22 @@ impl IdleTimer {
         if expired(self.last_probe) && self.probes > 1 {
             return IdleStep::Close;
         }
-        let [client, backend] = limits.keepalives;
-        let intervals = [limits.timeout.map(|limit| limit / PROBES), client, backend];
-        let interval = intervals.into_iter().flatten().min();
-        let is_due = interval.is_some_and(|interval| self.last_probe.until(now) >= interval);
+        let is_due = limits.probe_interval().is_some_and(|interval| self.last_probe.until(now) >= interval);
         if is_due || expired(now) && !expired(self.last_probe) {
             (self.last_probe, self.probes, self.probing) = (now, self.probes + 1, true);
             return IdleStep::Probe;
         }
         IdleStep::Nothing
+    }
+
+    /// The first moment at which [`step`](Self::step) may find something due if no byte moves; `None`: never.
+    pub(super) fn next(&self, limits: &IdleLimits) -> Option<Moment> {
+        if self.probing {
+            return Some(self.last_probe); // when the probe is taken
+        }
+        let probe = limits.probe_interval().map(|interval| self.last_probe + interval);
+        let expiry = limits.timeout.map(|limit| self.last_moved + limit);
+        probe.into_iter().chain(expiry).min()
     }
 
     /// Takes the probe that is due, if any; returns whether it is the first since the last byte.

@@ -15,6 +15,7 @@
 //! - `preface` reads and writes the PROXY headers of connections, `hello` reads the ClientHello of TLS
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
+//! - `visits` says which connections a tick concerns
 //! - [`access_list`], [`client_limits`], `bandwidth`, `turn`, [`busy_poll`], `failure_penalty`, [`files`] and [`clock`] use
 //!   none of the others
 
@@ -53,4 +54,5 @@ mod throttle;
 mod turn;
 pub mod unix_socket;
 mod unsent;
+mod visits;
 pub mod worker;

@@ -12,6 +12,7 @@ use super::failure_penalty;
 use super::idle_timer::{IdleLimits, IdleStep, IdleTimer};
 use super::listener::Listener;
 use super::routing::Assignment;
+use super::visits::{Visit, Visits};
 use crate::balance::shadow::ShadowLeases;
 use crate::config::{self, Algorithm};
 use crate::domain::{Client, CloseReason, Ending};
@@ -67,11 +68,10 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    fn answered(&self, now: Moment) {
-        let took = self.at.until(now);
+    fn answered(&self, took: Duration) {
         self.backend.answered(took);
         if self.settings.balance == Algorithm::Ewma {
-            self.backend.load.answered(took, now.since_origin());
+            self.backend.load.answered(took, (self.at + took).since_origin());
         }
     }
 
@@ -84,6 +84,7 @@ impl Relayed {
 /// A connection's state.
 pub struct Progress {
     // Set when it is accepted.
+    key: Cell<u32>,
     /// Its number, unique within the process.
     pub conn: u64,
     /// The listener that accepted it.
@@ -111,7 +112,8 @@ pub struct Progress {
     pub(super) moved: Cell<bool>,
     /// Which side finished first, if one has: `ClientClosed` or `BackendClosed`.
     pub(super) first_closed: Cell<Option<CloseReason>>,
-    first_byte: Cell<Option<Moment>>,
+    /// From the routing decision to the backend's first byte.
+    first_byte: Cell<Option<ShortTime>>,
 
     // Written by the worker's tick; the relay takes the probes of the idle timer.
     watch: Cell<Watch>,
@@ -138,6 +140,7 @@ impl Progress {
     /// A connection that was accepted now.
     pub fn new(conn: u64, client: Client, listener: Arc<Listener>, now: Moment) -> Self {
         Self {
+            key: Cell::new(0),
             conn,
             listener,
             accepted: now,
@@ -159,6 +162,23 @@ impl Progress {
                 counted: (0, 0),
             }),
             close: Cell::new(None),
+        }
+    }
+
+    /// Its key in the worker's table.
+    pub(super) fn key(&self) -> usize {
+        self.key.get() as usize
+    }
+
+    /// Sets its key in the worker's table, which has less than 2³² connections.
+    pub(super) fn set_key(&self, key: usize) {
+        self.key.set(key as u32);
+    }
+
+    /// Records that a byte has moved. The next tick learns of it.
+    pub(super) fn note_moved(&self, visits: &Visits) {
+        if !self.moved.replace(true) {
+            visits.set(self.key(), Visit::Next);
         }
     }
 
@@ -201,12 +221,12 @@ impl Progress {
 
     /// Records that the relay has read from the backend.
     pub(super) fn answered(&self) {
-        if self.first_byte.get().is_none() {
-            let now = Moment::now();
-            self.first_byte.set(Some(now));
-            if let Some(relayed) = self.relayed() {
-                relayed.answered(now);
-            }
+        if self.first_byte.get().is_none()
+            && let Some(relayed) = self.relayed()
+        {
+            let took = relayed.at.elapsed();
+            self.first_byte.set(Some(took.into()));
+            relayed.answered(took);
         }
     }
 
@@ -235,8 +255,8 @@ impl Progress {
     }
 
     /// The time from the routing decision to the backend's first byte, once that has come.
-    pub(super) fn first_byte(&self, relayed: &Relayed) -> Option<Duration> {
-        self.first_byte.get().map(|at| relayed.at.until(at))
+    pub(super) fn first_byte(&self) -> Option<Duration> {
+        self.first_byte.get().map(Duration::from)
     }
 
     /// Requests a close of the connection; the first request counts.
@@ -311,19 +331,11 @@ impl Progress {
         if timeouts.lifetime.is_some_and(|limit| age >= limit) {
             self.close(CloseRequest { reason: CloseReason::Lifetime, how: Ending::Reset });
         }
-        let half_closed = self.first_closed.get().is_some();
-        let limits = [
-            (timeouts.half_closed.filter(|_| half_closed), CloseReason::HalfClosedTimeout),
-            (timeouts.idle, CloseReason::IdleTimeout),
-        ];
-        let limits = limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason)));
-        let (timeout, reason) = limits
-            .min_by_key(|(limit, _)| *limit)
-            .map_or((None, CloseReason::IdleTimeout), |(limit, reason)| (Some(limit), reason));
-        let step = watch.idle.step(now, &IdleLimits { timeout, keepalives: relayed.keepalives() });
+        let (limits, reason) = self.idle_limits(&relayed);
+        let step = watch.idle.step(now, &limits);
         if step == IdleStep::Close {
             // The open half of a half-closed connection waits for the rest of a stream: a FIN would make it look complete.
-            let how = if half_closed { Ending::Reset } else { Ending::Close };
+            let how = if self.is_half_closed() { Ending::Reset } else { Ending::Close };
             self.close(CloseRequest { reason, how });
         }
         if let Some((at, request)) = watch.scheduled
@@ -342,6 +354,37 @@ impl Progress {
         }
         let directive = if is_new { relayed.backend.directive()? } else { return None };
         Some((Arc::clone(&relayed.backend), directive))
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.first_closed.get().is_some()
+    }
+
+    /// The limits of its idle time, and the reason for which it is closed when it reaches them.
+    fn idle_limits(&self, relayed: &Relayed) -> (IdleLimits, CloseReason) {
+        let timeouts = &relayed.settings.timeouts;
+        let limits = [
+            (timeouts.half_closed.filter(|_| self.is_half_closed()), CloseReason::HalfClosedTimeout),
+            (timeouts.idle, CloseReason::IdleTimeout),
+        ];
+        let limits = limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason)));
+        let (timeout, reason) = limits
+            .min_by_key(|(limit, _)| *limit)
+            .map_or((None, CloseReason::IdleTimeout), |(limit, reason)| (Some(limit), reason));
+        (IdleLimits { timeout, keepalives: relayed.keepalives() }, reason)
+    }
+
+    /// When the next tick is that concerns it if no byte moves, no side closes and its backend gets no directive.
+    pub(super) fn next_visit(&self) -> Visit {
+        let Some(relayed) = self.relayed() else { return Visit::NEVER };
+        let watch = self.watch.get();
+        let times = [
+            (!watch.lasting).then(|| self.accepted + LASTING),
+            relayed.settings.timeouts.lifetime.map(|limit| self.accepted + limit),
+            watch.idle.next(&self.idle_limits(&relayed).0),
+            watch.scheduled.map(|(at, _)| at),
+        ];
+        times.into_iter().flatten().min().map_or(Visit::NEVER, Visit::At)
     }
 
     /// The time since a byte was relayed, or since the accept, to the accuracy of the ticks.

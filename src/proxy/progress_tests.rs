@@ -22,13 +22,15 @@ const LONG: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_millis(300);
 
 /// What happens to a connection between two ticks.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sees {
     Nothing,
     /// The relay moves a byte.
     Byte,
     /// The relay moves nothing, but the kernel has forwarded bytes.
     KernelMoves,
+    /// The client sends a FIN.
+    Fin,
 }
 
 pub(crate) fn backend(name: &str) -> Arc<Backend> {
@@ -115,12 +117,74 @@ fn reset_by(reason: CloseReason) -> CloseRequest {
     CloseRequest { reason, how: Ending::Reset }
 }
 
+/// What a connection did, by the number of the tick.
+#[derive(Debug, Default, PartialEq)]
+struct Life {
+    probes: Vec<(u32, bool)>,
+    keepalive: Option<u32>,
+    closed: Option<(u32, CloseRequest)>,
+}
+
+/// The life of a connection, and how many ticks visited it: each, or those that it asks for.
+fn life(timeouts: Timeouts, keepalive: Option<Duration>, sees: &[Sees], each: bool) -> (Life, u32) {
+    let (progress, visits) = (relayed(timeouts, SocketOptions::NONE, keepalive), Visits::default());
+    visits.set(progress.key(), Visit::Next);
+    let (mut life, mut visited) = (Life::default(), 0);
+    for (tick, now) in (1u32..).zip(sees) {
+        match now {
+            Sees::Byte => progress.note_moved(&visits),
+            Sees::Fin => {
+                progress.first_closed.set(Some(CloseReason::ClientClosed));
+                visits.set(progress.key(), Visit::Next);
+            }
+            Sees::Nothing | Sees::KernelMoves => {}
+        }
+        let at = progress.accepted + TICK * tick;
+        if each || !visits.due(at).is_empty() {
+            visited += 1;
+            let _ = progress.tick(at);
+            visits.set(progress.key(), progress.next_visit());
+        }
+        if life.keepalive.is_none() && progress.keepalive_due().is_some() {
+            life.keepalive = Some(tick);
+        }
+        if let Some(first) = progress.take_probe() {
+            life.probes.push((tick, first));
+            if !first && *now == Sees::KernelMoves {
+                progress.note_moved(&visits);
+            }
+        }
+        if let Some(request) = close_of(&progress) {
+            life.closed = Some((tick, request));
+            break;
+        }
+    }
+    (life, visited)
+}
+
 /// Whether `age` is at or slightly after `limit`.
 fn is_in_time(age: Duration, limit: Duration) -> bool {
     limit <= age && age <= limit + LATE
 }
 
+fn limit() -> impl Strategy<Value = Option<Duration>> {
+    proptest::option::of((1u64..20_000).prop_map(Duration::from_millis))
+}
+
 proptest! {
+    #[test]
+    fn visits_at_the_moments_that_it_asks_for_do_what_a_visit_at_each_tick_does(
+        (idle, half_closed, lifetime, keepalive) in (limit(), limit(), limit(), limit()),
+        sees in proptest::collection::vec(
+            prop_oneof![30 => Just(Sees::Nothing), 3 => Just(Sees::KernelMoves), 2 => Just(Sees::Byte), 1 => Just(Sees::Fin)],
+            0..400,
+        ),
+    ) {
+        let timeouts = Timeouts { idle, half_closed, lifetime };
+        let [each, asked] = [true, false].map(|each| life(timeouts, keepalive, &sees, each).0);
+        prop_assert_eq!(each, asked);
+    }
+
     #[test]
     fn a_half_closed_connection_ends_at_the_shorter_limit(half_closed in 1u64..20_000, idle in 1u64..20_000) {
         let [half, idle] = [half_closed, idle].map(Duration::from_millis);
@@ -152,6 +216,16 @@ fn nothing_ends_a_connection_without_limits_or_one_that_moves() {
     assert_eq!(until_closed(&limited(both), |_| Sees::KernelMoves), None);
     // The limit for half-closed connections applies only to them.
     assert_eq!(until_closed(&limited(Timeouts { half_closed: limit, ..NEVER }), |_| Sees::Nothing), None);
+}
+
+#[test]
+fn an_idle_connection_is_seldom_visited() {
+    let idle = |timeouts, keepalive| life(timeouts, keepalive, &[Sees::Nothing; 599], false).1;
+    // At first, and when it has lasted a second.
+    assert_eq!(idle(NEVER, None), 2);
+    // For each probe once more, until it is taken.
+    assert_eq!(idle(NEVER, Some(Duration::from_secs(20))), 2 + 2 * 2);
+    assert_eq!(idle(Timeouts { idle: Some(Duration::from_secs(80)), ..NEVER }, None), 2 + 2 * 2);
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Progress {
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
             throttled: self.throttled.get(),
-            first_byte: relayed.and_then(|relayed| self.first_byte(relayed)),
+            first_byte: self.first_byte(),
             ..self.record(age, stage)
         }
     }

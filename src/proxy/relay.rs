@@ -25,6 +25,7 @@ use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
 use super::throttle::Throttle;
 use super::unsent::Unsent;
+use super::visits::{Visit, Visits};
 use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
@@ -51,12 +52,19 @@ pub struct RelayBuffers {
     pub(super) pipes: Pipes,
     /// Records activity whenever a relay is polled.
     pub(super) pulse: Rc<Pulse>,
+    /// Which connections the next tick concerns.
+    pub(super) visits: Rc<Visits>,
 }
 
 impl RelayBuffers {
     /// One buffer and `pipes`.
     pub fn new(pipes: Pipes) -> Self {
-        Self { buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()), pipes, pulse: Rc::default() }
+        Self {
+            buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()),
+            pipes,
+            pulse: Rc::default(),
+            visits: Rc::default(),
+        }
     }
 }
 
@@ -211,12 +219,11 @@ impl<'a> Relay<'a> {
             self.replay = Replay::Impossible; // frees its memory
         }
         let first = &self.progress.first_closed;
-        if first.get().is_none() {
-            first.set(match (self.up.ended, self.down.ended) {
-                (true, _) => Some(CloseReason::ClientClosed),
-                (_, true) => Some(CloseReason::BackendClosed),
-                (false, false) => None,
-            });
+        if first.get().is_none() && (self.up.ended || self.down.ended) {
+            let reason = if self.up.ended { CloseReason::ClientClosed } else { CloseReason::BackendClosed };
+            first.set(Some(reason));
+            // Another time limit applies now.
+            self.buffers.visits.set(self.progress.key(), Visit::Next);
         }
         if self.replay.is_possible()
             && self.down.ended
@@ -285,7 +292,7 @@ impl<'a> Relay<'a> {
         match self.idle_probe.run([self.client, self.backend], first, self.progress.keepalives()) {
             ProbeResult::Still => None,
             ProbeResult::Moves => {
-                self.progress.moved.set(true);
+                self.progress.note_moved(&self.buffers.visits);
                 None
             }
             ProbeResult::ClientVanished => Some(CloseReason::ClientReset),
@@ -545,7 +552,7 @@ impl Half<'_> {
         if n == 0 {
             return;
         }
-        self.progress.moved.set(true);
+        self.progress.note_moved(&self.buffers.visits);
         if matches!(self.from, Side::Backend) {
             self.progress.answered();
         }
@@ -556,7 +563,7 @@ impl Half<'_> {
         if n == 0 {
             return;
         }
-        self.progress.moved.set(true);
+        self.progress.note_moved(&self.buffers.visits);
         self.total().set(self.total().get() + n as u64);
     }
 

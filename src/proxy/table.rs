@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use super::clock::Moment;
 use super::failure_penalty::FailurePenalties;
 use super::progress::{CloseRequest, Progress};
+use super::visits::{Visit, Visits};
 use crate::domain::{ConnectionRecord, IdleConnection};
-use crate::pool::backend::CloseDirective;
+use crate::pool::backend::{CloseDirective, directives_set};
 use crate::pool::lifetimes::Ages;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
@@ -29,6 +30,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
+    visits: Rc<Visits>,
+    /// How often directives were set by the last tick ([`directives_set`]).
+    directives_set: Cell<u64>,
     penalties: RefCell<FailurePenalties>,
     some: Notify,
     /// Connections that were cut at the end of a drain.
@@ -72,15 +76,27 @@ pub struct IdleOf {
 const LISTED: usize = 16;
 
 impl Table {
-    /// Enters a connection; [`leave`](Self::leave) must follow with the key that is returned.
-    pub fn enter(&self, progress: &Rc<Progress>) -> usize {
+    /// A table without connections. Which of them a tick visits is noted in `visits`.
+    pub(super) fn new(visits: Rc<Visits>) -> Self {
+        Self { visits, ..Self::default() }
+    }
+
+    /// Enters a connection; [`leave`](Self::leave) must follow.
+    pub fn enter(&self, progress: &Rc<Progress>) {
         self.some.notify_one();
-        self.open.borrow_mut().insert(Rc::clone(progress))
+        progress.set_key(self.open.borrow_mut().insert(Rc::clone(progress)));
+        self.visit(progress);
     }
 
     /// Removes a connection that has ended.
-    pub fn leave(&self, key: usize) {
-        self.open.borrow_mut().remove(key);
+    pub fn leave(&self, progress: &Progress) {
+        self.open.borrow_mut().remove(progress.key());
+        self.visits.set(progress.key(), Visit::NEVER);
+    }
+
+    /// Makes the next tick visit a connection.
+    pub(super) fn visit(&self, progress: &Progress) {
+        self.visits.set(progress.key(), Visit::Next);
     }
 
     /// Penalizes `backend`, which has failed a connection.
@@ -146,7 +162,7 @@ impl Table {
         let open = self.open.borrow();
         let mut open: Vec<_> = open.iter().map(|(_, progress)| progress).collect();
         open.sort_by_cached_key(|progress| Reverse(progress.idle(now)));
-        schedule(&open, request, now, over, now);
+        self.schedule(&open, request, now, over, now);
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
@@ -230,26 +246,46 @@ impl Table {
         self.penalties.borrow_mut().tick(now);
         let open = self.open.borrow();
         let mut directed: HashMap<usize, (CloseDirective, Vec<&Rc<Progress>>)> = HashMap::new();
-        for (_, progress) in open.iter() {
+        let set = directives_set();
+        let keys = if self.directives_set.replace(set) == set {
+            self.visits.due(now)
+        } else {
+            // Any of them may have a new directive.
+            open.iter().map(|(key, _)| key).collect()
+        };
+        for progress in keys.into_iter().filter_map(|key| open.get(key)) {
             if let Some((backend, directive)) = progress.tick(now) {
                 // By the address of the backend's record: two pools may number their backends alike.
                 let key = Arc::as_ptr(&backend).addr();
                 directed.entry(key).or_insert((directive, Vec::new())).1.push(progress);
             }
+            self.visits.set(progress.key(), progress.next_visit());
         }
         for (directive, concerned) in directed.into_values() {
             let request = CloseRequest { reason: directive.reason, how: directive.how };
-            schedule(&concerned, request, directive.at.into(), directive.over, now);
+            self.schedule(&concerned, request, directive.at.into(), directive.over, now);
         }
     }
-}
 
-/// Closes the connections evenly from the moment `first` over the time `over`, the last one at its end.
-fn schedule(open: &[&Rc<Progress>], request: CloseRequest, first: Moment, over: Duration, now: Moment) {
-    let n = u32::try_from(open.len()).unwrap_or(u32::MAX);
-    for (index, progress) in (1u32..).zip(open) {
-        let at = first + over.mul_f64(f64::from(index) / f64::from(n));
-        if at <= now { progress.close(request) } else { progress.schedule_close(at, request) }
+    /// Closes the connections evenly from the moment `first` over the time `over`, the last one at its end.
+    fn schedule(
+        &self,
+        open: &[&Rc<Progress>],
+        request: CloseRequest,
+        first: Moment,
+        over: Duration,
+        now: Moment,
+    ) {
+        let n = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        for (index, progress) in (1u32..).zip(open) {
+            let at = first + over.mul_f64(f64::from(index) / f64::from(n));
+            if at <= now {
+                progress.close(request);
+            } else {
+                progress.schedule_close(at, request);
+                self.visit(progress);
+            }
+        }
     }
 }
 

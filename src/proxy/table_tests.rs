@@ -69,8 +69,8 @@ fn a_directive_without_a_spread_ends_exactly_its_backends_connections() {
 fn open_connections_are_listed_oldest_first_and_counted_beyond_the_limit() {
     let (one, other) = (backend("one"), backend("other"));
     let (table, open, began) = table_of([(&one, 3), (&other, 3)]);
-    table.leave(0);
-    let again = table.enter(&open[0]);
+    table.leave(&open[0]);
+    table.enter(&open[0]);
     assert_eq!(table.open(), 6);
     let now = began + Duration::from_millis(10);
     assert_eq!(table.ages(&ConnectionFilter::default(), now.into()).oldest, Some(Duration::from_millis(9)));
@@ -86,7 +86,7 @@ fn open_connections_are_listed_oldest_first_and_counted_beyond_the_limit() {
     let of_other =
         ConnectionFilter { backend: Some("other".to_owned().into()), ..ConnectionFilter::default() };
     assert_eq!(listed(&of_other, 2), (vec![4, 5], 3));
-    table.leave(again);
+    table.leave(&open[0]);
     assert_eq!(listed(&all, 100), (vec![2, 3, 4, 5, 6], 5));
 }
 
