@@ -31,7 +31,7 @@ def request(url, method, path, body=None, key=None):
 
 class Account:
     def __init__(self):
-        self.placed, self.repeated, self.failed = [], 0, []
+        self.placed, self.repeated, self.failed = [], [], []
         self.last, self.longest_gap = time.monotonic(), 0.0
 
     def succeeded(self, order):
@@ -49,7 +49,8 @@ class Account:
                 status, answer = request(url, "POST", "/orders", order, key)
             except (OSError, http.client.HTTPException) as error:
                 problem = f"{type(error).__name__}: {error}"
-                self.repeated += attempt == 0
+                if attempt == 0:
+                    self.repeated.append(f"{time.strftime('%H:%M:%S')} {problem}")
                 continue
             if status in (200, 201):
                 self.succeeded(json.loads(answer)["id"])
@@ -105,10 +106,12 @@ def main():
     deadline, left = time.monotonic() + options.confirmed_within, account.placed
     while (left := unconfirmed(url, left, deadline)) and time.monotonic() < deadline:
         time.sleep(0.5)
+    for problem in account.repeated[:5]:
+        print("repeated:", problem, file=sys.stderr)
     for problem in account.failed[:5]:
-        print(problem, file=sys.stderr)
+        print("failed:", problem, file=sys.stderr)
     print(json.dumps({
-        "placed": len(account.placed), "repeated": account.repeated, "failed": len(account.failed),
+        "placed": len(account.placed), "repeated": len(account.repeated), "failed": len(account.failed),
         "unconfirmed": len(left), "longest_gap_seconds": round(account.longest_gap, 2),
     }))
     return 1 if account.failed or left else 0
