@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests ROUNDS times in a row, the first BUSY rounds beside a busy loop for each core, and prints a line for each
-# round. The Docker tests take longest: the others run beside them, with what CPU time they leave. Output goes to
-# target/repeat/. Ends with 1 if a round failed. With POINTSMAN_REQUIRE_DOCKER=1 and POINTSMAN_REQUIRE_TOOLS=1 no test is skipped.
+# round. The Docker tests run beside the others, which halves the time. Output goes to target/repeat/. Ends with 1 if a
+# round failed. With POINTSMAN_REQUIRE_DOCKER=1 and POINTSMAN_REQUIRE_TOOLS=1 no test is skipped.
 #
 #   tests/repeat.sh ROUNDS [BUSY]
 set -uo pipefail
@@ -16,9 +16,8 @@ cargo test --locked --no-run 2>&1 | tail -n 1 || exit
 failed=0
 
 for round in $(seq "$rounds"); do
-  start=$SECONDS loops=() beside=(nice -n 5)
+  start=$SECONDS loops=()
   if [ "$round" -le "$busy" ]; then
-    beside=() # the loops are enough
     for _ in $(seq "$(nproc)"); do
       while :; do :; done &
       loops+=($!)
@@ -27,14 +26,14 @@ for round in $(seq "$rounds"); do
   cargo test --locked --no-fail-fast --test docker >"$out/$round.docker" 2>&1 &
   docker=$!
   result=passed
-  "${beside[@]}" cargo test --locked --no-fail-fast --lib --bins --test integration >"$out/$round.others" 2>&1 || result=FAILED
+  cargo test --locked --no-fail-fast --lib --bins --test integration >"$out/$round.others" 2>&1 || result=FAILED
   wait "$docker" || result=FAILED
   cargo test --locked --doc >"$out/$round.doc" 2>&1 || result=FAILED
   [ ${#loops[@]} = 0 ] || { kill "${loops[@]}" && wait "${loops[@]}"; } 2>/dev/null
   counts=$(cat "$out/$round".* | awk '/^test result:/ { passed += $4; failed += $6 } END { print passed " passed, " failed " failed" }')
   skipped=$(cat "$out/$round".* | grep -ac '^skipped: ')
-  load=$([ "$round" -gt "$busy" ] || echo ", beside busy loops")
-  echo "round $round: $result ($counts, $skipped skipped) in $((SECONDS - start)) s$load"
+  beside=$([ "$round" -gt "$busy" ] || echo ", beside busy loops")
+  echo "round $round: $result ($counts, $skipped skipped) in $((SECONDS - start)) s$beside"
   if [ "$result" = FAILED ]; then
     failed=1
     grep -ah '^test .*FAILED' "$out/$round".*
