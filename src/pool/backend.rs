@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use litemap::LiteMap;
@@ -63,8 +63,6 @@ pub struct BackendCore {
     /// The connections that each algorithm has sent or would have sent to it, counted only with `shadow`.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
     directive: Versioned<CloseDirective>,
-    /// Its name in metrics, if that is another one.
-    series: OnceLock<Arc<str>>,
     /// Its connect and first-byte latencies.
     pub latency: BackendLatency,
 }
@@ -130,17 +128,6 @@ impl Backend {
             also: found.also.clone(),
             core: Arc::default(),
         }
-    }
-
-    /// Its name in metrics and in the history: a backend that replaces another of the same name continues its counters, but
-    /// one that serves beside it must not.
-    pub fn series(&self) -> &Arc<str> {
-        self.core.series.get().unwrap_or(&self.name)
-    }
-
-    /// Adds its address to its name in metrics and in the history: `name@address`.
-    pub(super) fn tell_apart(&self) {
-        let _ = self.core.series.set(format!("{}@{}", self.name, self.address).into());
     }
 
     /// The same backend, now that its name is known.

@@ -121,11 +121,6 @@ impl Member {
         self.left.is_some()
     }
 
-    /// Whether the last answer of one of its sources has it.
-    pub(super) fn is_reported(&self) -> bool {
-        !self.leaving() && self.sources.values().any(|entry| entry.missing.is_none())
-    }
-
     /// Whether an operator has disabled it, so that it is not checked.
     pub(super) fn in_maintenance(&self) -> bool {
         matches!(self.admin_state, Some((AdminState::Maintenance, _)))

@@ -13,11 +13,8 @@ const sum = (items, figure) => items.reduce((total, item) => total + (item[figur
 /** A backend's key in this page: the same name with another address is another backend. */
 export const keyOf = (pool, backend) => `${pool}\n${backend.name}\n${backend.address}`;
 
-/** The names under which the server may keep the history of a backend: with its address if another one has the same name. */
-const seriesOf = (key) => {
-  const [pool, name, address] = key.split('\n');
-  return [`${pool}\n${name}@${address}`, `${pool}\n${name}`];
-};
+/** The same without the address: the server keeps one history of a name. */
+const withoutAddress = (key) => key.split('\n', 2).join('\n');
 
 export class Store {
   constructor() {
@@ -64,8 +61,7 @@ export class Store {
   /** What the charts show of a listener, a pool, a backend or the process. */
   shown(kind, name) {
     if (this.range === LIVE) return this.track(kind, name);
-    const names = kind === 'backend' ? seriesOf(name) : [name];
-    return names.map((one) => this.coarse?.tracks.get(`${kind}\n${one}`)).find(Boolean) ?? new Track(0);
+    return this.coarse?.tracks.get(`${kind}\n${kind === 'backend' ? withoutAddress(name) : name}`) ?? new Track(0);
   }
 
   /** The part of the range that has values. */
@@ -123,9 +119,9 @@ export class Store {
     for (const [name, kept] of Object.entries(history.listeners ?? {})) fill('listener', name, kept);
     for (const [name, kept] of Object.entries(history.pools ?? {})) fill('pool', name, kept);
     // Including backends that have left.
-    for (const [key, { pool }] of this.strips) {
-      const series = seriesOf(key).find((one) => history.backends?.[pool]?.[one.slice(pool.length + 1)]);
-      if (series) fill('backend', range === LIVE ? key : series, history.backends[pool][series.slice(pool.length + 1)]);
+    for (const [key, { pool, name }] of this.strips) {
+      const kept = history.backends?.[pool]?.[name];
+      if (kept) fill('backend', range === LIVE ? key : withoutAddress(key), kept);
     }
     const pools = Object.values(history.pools ?? {});
     const length = pools[0]?.connections?.length ?? 0;

@@ -16,7 +16,7 @@ mod source_entries;
 pub use added::{NotAdded, NotRemoved};
 pub use hand_over::{BackendHealth, PoolHandOver};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,6 @@ pub struct PoolState {
     members: Vec<Member>,
     sources: LiteMap<SourceKey, SourceState>,
     next_key: u64,
-    /// Whether a backend has been found or named since names were last compared.
-    has_new_names: bool,
     /// The addresses that this process listens on, and when the backends were last compared with them.
     own: Arc<OwnAddresses>,
     compared: Option<Instant>,
@@ -86,7 +84,6 @@ impl PoolState {
             members: Vec::new(),
             sources,
             next_key: 0,
-            has_new_names: false,
             own,
             compared: None,
             compare_at: None,
@@ -187,7 +184,6 @@ impl PoolState {
     /// Updates all backends after the inputs, and for the current time.
     pub fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
-        self.tell_apart();
         self.end_restoring(now, effects);
         self.forget_inherited();
         self.compare_own(now, effects);
@@ -302,20 +298,6 @@ impl PoolState {
         self.members.retain(|member| member.state != BackendState::Gone);
     }
 
-    /// Gives backends of one name that serve beside each other different names in metrics and in the history: the one that was
-    /// found first has the name alone. One that is missing from its sources is about to be replaced, and does not count.
-    fn tell_apart(&mut self) {
-        if !std::mem::take(&mut self.has_new_names) {
-            return;
-        }
-        let mut taken = HashSet::new();
-        for member in self.members.iter().filter(|member| member.is_reported()) {
-            if !taken.insert(Arc::clone(member.backend.series())) {
-                member.backend.tell_apart();
-            }
-        }
-    }
-
     /// Updates a backend's name, weight, tier and limit from its sources and an operator's command.
     fn describe(&mut self, index: usize, effects: &mut Vec<Effect>) {
         let member = &self.members[index];
@@ -342,7 +324,6 @@ impl PoolState {
                 address: backend.address.clone(),
             }));
             member.backend = backend;
-            self.has_new_names = true;
             if member.has_settings() {
                 effects.push(Effect::SaveSettings);
             }

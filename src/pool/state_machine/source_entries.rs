@@ -168,7 +168,6 @@ impl PoolState {
         }
         let backend = Arc::new(Backend::new(self.next_key, found));
         self.next_key += 1;
-        self.has_new_names = true;
         let reason = StateReason::Found { source: key.to_string().into() };
         let mut member = Member::new(Arc::clone(&backend), reason.clone(), self.config.health.len(), now);
         member.sources.insert(key.clone(), entry);

@@ -501,24 +501,3 @@ fn the_report_of_another_source_outlives_a_new_owner_of_the_address() {
     pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("big".to_owned(), BackendState::Up)]);
 }
-
-#[test]
-fn backends_of_one_name_that_serve_together_have_series_of_their_own() {
-    let now = Instant::now();
-    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
-    let series = |pool_state: &PoolState| {
-        pool_state.members().iter().map(|member| member.backend.series().to_string()).collect::<Vec<_>>()
-    };
-    pool_state.on(
-        observed(key(), vec![found("a", "10.0.0.1"), found("a", "10.0.0.2"), found("b", "10.0.0.3")]),
-        now,
-    );
-    assert_eq!(series(&pool_state), ["a", "a@10.0.0.2:5000", "b"]);
-    // They keep their series, and one that replaces another continues those of its name.
-    pool_state.on(observed(key(), vec![found("a", "10.0.0.2"), found("b", "10.0.0.3")]), now);
-    pool_state.on(
-        observed(key(), vec![found("a", "10.0.0.2"), found("b", "10.0.0.3"), found("a", "10.0.0.4")]),
-        now,
-    );
-    assert_eq!(series(&pool_state), ["a", "a@10.0.0.2:5000", "b", "a"]);
-}
