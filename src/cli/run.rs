@@ -151,7 +151,7 @@ async fn live(
     service_manager::ready(supervisor.overview());
     let followed =
         AbortOnDropHandle::new(spawn(service_manager::follow(Arc::downgrade(supervisor.overview()))));
-    // Notified when a listener that an operator drained may be open again.
+    // Notified when a listener has been opened or closed for an operator.
     let opened = Arc::new(Notify::new());
     let mut successor = None;
     let by: Arc<str> = loop {

@@ -59,6 +59,13 @@ pub(crate) struct Successor {
     child: Option<Child>,
 }
 
+impl Drop for Successor {
+    /// Without a confirmation the process must not go on: the hand-over has failed.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Cancels a hand-over from another thread.
 #[derive(Debug)]
 pub(crate) struct Canceller(UnixStream);
@@ -105,19 +112,26 @@ impl Successor {
     /// [`confirm`](Self::confirm). After an error, a process that this one has started is ended.
     pub(crate) fn hand_over(&mut self, offer: HandOver) -> Result<Taken, HandOverError> {
         let taken = self.exchange(offer);
-        if taken.is_err()
-            && let Some(mut child) = self.child.take()
-        {
-            // It fails only if the process has ended.
-            let _ = child.kill();
-            let _ = child.wait();
+        if taken.is_err() {
+            self.end();
         }
         taken
     }
 
     /// Tells the new process that it is in charge.
-    pub(crate) fn confirm(&self) -> Result<(), HandOverError> {
-        Ok(self.channel.send(&OldProcessMessage::Confirmed, &[])?)
+    pub(crate) fn confirm(mut self) -> Result<(), HandOverError> {
+        self.channel.send(&OldProcessMessage::Confirmed, &[])?;
+        self.child = None;
+        Ok(())
+    }
+
+    /// Ends a process that this one has started.
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It fails only if the process has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     fn exchange(&self, offer: HandOver) -> Result<Taken, HandOverError> {

@@ -79,7 +79,7 @@ impl ListenerTask {
                 io::ErrorKind::TimedOut,
                 format!(
                     "listener {:?} is closing, and connections that wait in it are not accepted yet: the limit of \
-                     connections is reached (runtime.max_connections)",
+                     connections (runtime.max_connections) or of open files is reached",
                     self.listener.name
                 ),
             )),

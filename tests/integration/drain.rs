@@ -287,6 +287,10 @@ fn a_hand_over_does_not_wait_for_a_listener_that_cannot_close_yet() {
     closing.lb.signal("USR2");
     let failed = closing.lb.when_logged("hand-over failed");
     assert!(failed.contains("is closing") && failed.contains("runtime.max_connections"), "{failed}");
+    let pid = closing.lb.pid();
+    eventually("the process that was to take over has ended", || {
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap().is_empty().then_some(())
+    });
     // Nor does a signal wait for the hand-over.
     closing.lb.signal("USR2");
     closing.lb.when_logged_times(2, &["hand-over started"]);
