@@ -112,7 +112,7 @@ pub struct Progress {
     pub(super) moved: Cell<bool>,
     /// Which side finished first, if one has: `ClientClosed` or `BackendClosed`.
     pub(super) first_closed: Cell<Option<CloseReason>>,
-    /// From the routing decision to the backend's first byte.
+    /// From the routing decision to the backend's first byte; more than 71 minutes count as that.
     first_byte: Cell<Option<ShortTime>>,
 
     // Written by the worker's tick; the relay takes the probes of the idle timer.
@@ -247,7 +247,10 @@ impl Progress {
         }
         self.bytes_in.set(0);
         self.first_closed.set(None);
-        self.watch.set(Watch { counted: (0, 0), ..self.watch.get() });
+        let watch = self.watch.get();
+        // A directive of that backend does not concern the next one; the end of a drain does.
+        let scheduled = watch.scheduled.filter(|(_, request)| request.reason == CloseReason::DrainTimeout);
+        self.watch.set(Watch { counted: (0, 0), scheduled, ..watch });
         match self.enter(Phase::Connecting) {
             Phase::Relaying(relayed, _) => Some(relayed),
             Phase::Connecting | Phase::Rejected(_) | Phase::Closed => None,
@@ -374,7 +377,7 @@ impl Progress {
         (IdleLimits { timeout, keepalives: relayed.keepalives() }, reason)
     }
 
-    /// When the next tick is that concerns it if no byte moves, no side closes and its backend gets no directive.
+    /// The next tick that must visit it, unless a byte moves, a side closes or its backend gets a directive before.
     pub(super) fn next_visit(&self) -> Visit {
         let Some(relayed) = self.relayed() else { return Visit::NEVER };
         let watch = self.watch.get();

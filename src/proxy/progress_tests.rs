@@ -272,6 +272,20 @@ fn a_directive_is_reported_once_closes_at_its_time_and_yields_to_a_newer_one() {
 }
 
 #[test]
+fn a_close_for_a_backend_does_not_follow_the_connection_to_the_next_one() {
+    for (reason, stays) in [(CloseReason::BackendDown, false), (CloseReason::DrainTimeout, true)] {
+        let progress = limited(NEVER);
+        let at = progress.accepted + TICK * 10;
+        progress.schedule_close(at, reset_by(reason));
+        let relayed = progress.leave_backend().unwrap();
+        let directives = relayed.backend.directives();
+        progress.relay(relayed, directives, KeptDecision::default());
+        let _ = progress.tick(at);
+        assert_eq!(close_of(&progress).is_some(), stays, "{reason:?}");
+    }
+}
+
+#[test]
 fn moved_bytes_are_counted_once() {
     let progress = limited(NEVER);
     let flow = Arc::clone(&progress.relayed().unwrap().flow);

@@ -344,12 +344,12 @@ impl Direction {
 
     async fn flush_before_reset(&mut self, half: Half<'_>) {
         loop {
-            half.progress.moved.set(false);
+            let before = half.total().get();
             let done = poll_fn(|cx| match self.run(half, None, &mut Replay::Impossible, cx) {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
-            if tokio::time::timeout(FLUSH_TIMEOUT, done).await.is_ok() || !half.progress.moved.get() {
+            if tokio::time::timeout(FLUSH_TIMEOUT, done).await.is_ok() || half.total().get() == before {
                 break;
             }
         }
