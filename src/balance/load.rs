@@ -11,8 +11,8 @@
 //! No thread waits for another. One rule makes sure that no change is lost: **a writer changes the load before it
 //! reads the dirty bit; a reader clears the bit before it reads the load.** Either the writer finds the bit cleared
 //! and sets it again, or the reader comes late enough to see the new load. The rule spans two memory locations, so
-//! all accesses are `SeqCst` (`tests/models` explores the interleavings). A dirty set holds no loads, so there is no cycle: it lives as long as its picker and
-//! the loads that still report to it.
+//! all accesses are `SeqCst` (`tests/models` explores the interleavings). A dirty set holds no loads, so there is no
+//! cycle: it lives as long as its picker and the loads that still report to it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -6,7 +6,8 @@
 //!
 //! No notification is lost: **a slot is freed before the queue is checked for waiting clients; a client joins the queue
 //! before it tries to reserve a slot.** As in `balance/load.rs`, the rule spans two memory locations, so all accesses
-//! are `SeqCst` (`tests/models` explores the interleavings). When a client leaves, served or not, the first of the remaining ones is notified.
+//! are `SeqCst` (`tests/models` explores the interleavings). When a client leaves, served or not, the first of the
+//! remaining ones is notified.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;

@@ -395,7 +395,7 @@ impl Balancer {
         gauges(
             e,
             "pointsman_tasks",
-            "Tasks of each thread: in a worker one for each connection and a few more, in the control plane those of discovery, checks and pools",
+            "Tasks of the workers, mainly one for each connection, and of the control plane: discovery, checks and pools",
             tasks.iter().map(|(thread, tasks)| ([("thread", thread.as_str())], *tasks as u64)),
         )?;
         counter(

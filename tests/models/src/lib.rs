@@ -1,8 +1,8 @@
-//! The code of the balancer that several threads write without waiting for each other, with what must hold in any order
-//! of their steps. `tests/interleavings.rs` runs each model in thousands of orders.
+//! The code of the balancer whose rules span several atomics, with what must hold in any order of the threads' steps. `tests/interleavings.rs` runs each model in thousands of orders.
 //!
-//! The scheduler interleaves sequentially consistent steps. It does not explore weaker orders of memory: the code that is
-//! modelled here uses `SeqCst` where its rules span two locations.
+//! The scheduler interleaves sequentially consistent steps and does not explore weaker orders of memory. The loads and the
+//! queue use `SeqCst` throughout. A close directive needs less: a reader that sees its version (`Acquire`) sees what was
+//! written before it (`Release`).
 
 #![allow(dead_code, missing_docs, reason = "the files are used in part")]
 
