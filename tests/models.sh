@@ -6,4 +6,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cp Cargo.lock tests/models/Cargo.lock # the same versions as the program's
-ROUNDS=${1:-20000} CARGO_TARGET_DIR=$PWD/target/models cargo test --quiet --manifest-path tests/models/Cargo.toml
+[ $# = 0 ] || export ROUNDS=$1
+CARGO_TARGET_DIR=$PWD/target/models cargo test --quiet --manifest-path tests/models/Cargo.toml

@@ -96,7 +96,8 @@ pub struct CheckReport {
 /// The interval between reports that a check still has no result.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// How often the directive of any backend was set, in all pools: a worker has connections of all of them.
+/// How often the directive of any backend was set, in all pools: a worker has connections of all of them. Counted after the
+/// directive is set; a worker reads it before the directives.
 static DIRECTIVES_SET: AtomicU64 = AtomicU64::new(0);
 
 /// How often the directive of any backend was set. A worker looks at the directives of its connections' backends only if this

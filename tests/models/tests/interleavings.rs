@@ -19,52 +19,27 @@ fn run(scheduler: impl Scheduler + 'static, model: fn()) {
     Runner::new(scheduler, config).run(model);
 }
 
-#[test]
-fn a_picker_learns_of_every_change() {
-    explore(loads::a_picker_learns_of_every_change);
+/// A test for each model.
+macro_rules! explored {
+    ($($group:ident::$model:ident,)*) => {
+        $(
+            #[test]
+            fn $model() {
+                explore($group::$model);
+            }
+        )*
+    };
 }
 
-#[test]
-fn a_change_is_known_although_another_worker_is_marking_the_same_load() {
-    explore(loads::a_change_is_known_although_another_worker_is_marking_the_same_load);
-}
-
-#[test]
-fn a_new_picker_learns_of_every_change() {
-    explore(loads::a_new_picker_learns_of_every_change);
-}
-
-#[test]
-fn no_limit_is_exceeded() {
-    explore(loads::no_limit_is_exceeded);
-}
-
-#[test]
-fn every_client_is_served() {
-    explore(queues::every_client_is_served);
-}
-
-#[test]
-fn a_client_that_leaves_delays_no_other() {
-    explore(queues::a_client_that_leaves_delays_no_other);
-}
-
-#[test]
-fn a_client_that_cannot_be_served_delays_no_other() {
-    explore(queues::a_client_that_cannot_be_served_delays_no_other);
-}
-
-#[test]
-fn a_client_waits_only_for_backends_that_have_not_failed_it() {
-    explore(queues::a_client_waits_only_for_backends_that_have_not_failed_it);
-}
-
-#[test]
-fn a_raised_limit_serves_the_clients_that_wait() {
-    explore(queues::a_raised_limit_serves_the_clients_that_wait);
-}
-
-#[test]
-fn a_connection_follows_the_directives_after_its_snapshot() {
-    explore(directives::a_connection_follows_the_directives_after_its_snapshot);
+explored! {
+    loads::a_picker_learns_of_every_change,
+    loads::a_change_is_known_although_another_worker_is_marking_the_same_load,
+    loads::a_new_picker_learns_of_every_change,
+    loads::no_limit_is_exceeded,
+    queues::every_client_is_served,
+    queues::a_client_that_leaves_delays_no_other,
+    queues::a_client_that_cannot_be_served_delays_no_other,
+    queues::a_client_waits_only_for_backends_that_have_not_failed_it,
+    queues::a_raised_limit_serves_the_clients_that_wait,
+    directives::a_connection_follows_the_directives_after_its_snapshot,
 }
