@@ -28,8 +28,8 @@ fn read_all(mut stream: TcpStream) {
     assert_eq!(all.len(), SIZE);
 }
 
-/// A download in parts of that size, which the client does not read. Returns what waits for the client once `enough` of it and of what waits at
-/// the sender; then the client reads everything.
+/// A download in parts of that size, which the client does not read. Returns what waits for the client once `enough` of it
+/// and of what waits at the sender; then the client reads everything.
 fn download(part: usize, listener: &str, enough: impl Fn(u32, u32) -> bool) -> u32 {
     let (sender, peers) = channel();
     let backend = Backend::serving(move |mut stream| {
