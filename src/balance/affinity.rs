@@ -80,6 +80,17 @@ impl Affinity {
         }
     }
 
+    /// The lookup as a table: the index of the candidate of each slot, which [`hash::slot`](super::hash) finds; `None`: it
+    /// is not one.
+    pub(super) fn slots(&self) -> Option<Vec<u32>> {
+        let index = |place: usize| self.by_name[place];
+        match &*self.lookup {
+            HashLookup::Source(lookup) => Some(lookup.owners().map(index).collect()),
+            HashLookup::Maglev(lookup) => Some(lookup.owners().map(index).collect()),
+            HashLookup::Ring(_) => None,
+        }
+    }
+
     pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
         self.walk(candidates, args, self.bound.as_ref().map(|bound| bound.limit(candidates, args.excluded)))
     }

@@ -4,12 +4,16 @@
 //! after a restart and an upgrade. So it must never change between releases; a test holds its values. It is
 //! SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), whose key gives as many independent
 //! functions as needed. The keys are public: a client that can choose its source address can choose its backend.
+//!
+//! The upper half of a client's hash is the one that the kernel can compute ([`jhash`]), and a table is indexed by it
+//! ([`slot`]): so a client gets the same backend whether Pointsman or the kernel forwards its connection.
 
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
 use super::Candidate;
+use super::jhash::jhash;
 use crate::config::HashKey;
 
 /// What a hash is for: a part of the key. The numbers must never change.
@@ -27,6 +31,9 @@ pub(super) enum Purpose {
     Skip = 5,
 }
 
+/// The seed of the hash that the kernel computes too.
+pub const SEED: u32 = 0x504d;
+
 /// The hash of a client, for [`PickArgs::client`](super::PickArgs::client). An IPv4-mapped IPv6 address
 /// (RFC 4291, section 2.5.5.2) counts as its IPv4 address.
 pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
@@ -38,11 +45,25 @@ pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
 
 /// The hash of what `key` selects; the first `net` bytes of an address are its network.
 fn selected(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
-    match key {
-        HashKey::SourceIp | HashKey::Sni => sip(Purpose::Client as u64, 0, address),
-        HashKey::SourceIpPort => sip(Purpose::Client as u64, 0, &[address, &port.to_be_bytes()].concat()),
-        HashKey::SourceNet => sip(Purpose::Client as u64, 0, &address[..net]),
+    let mut bytes = [0; 20];
+    let (net, length) = match key {
+        HashKey::SourceIp | HashKey::Sni => (address.len(), address.len()),
+        // nftables pads each part of a concatenation to four bytes.
+        HashKey::SourceIpPort => (address.len(), address.len() + 4),
+        HashKey::SourceNet => (net, address.len()),
+    };
+    bytes[..net].copy_from_slice(&address[..net]);
+    if key == HashKey::SourceIpPort {
+        bytes[net..net + 2].copy_from_slice(&port.to_be_bytes());
     }
+    let bytes = &bytes[..length];
+    u64::from(jhash(bytes, SEED)) << 32 | sip(Purpose::Client as u64, 0, bytes) & u64::from(u32::MAX)
+}
+
+/// The slot of a client with that hash in a table of `slots`, as the kernel computes it (`reciprocal_scale` in
+/// `include/linux/kernel.h`).
+pub(super) fn slot(client: u64, slots: u64) -> u64 {
+    (client >> 32) * slots >> 32
 }
 
 /// The hash of the clients that ask for that server, for [`PickArgs::client`](super::PickArgs::client).
@@ -106,12 +127,12 @@ mod tests {
     #[test]
     fn a_client_has_the_same_hash_in_every_release() {
         let of = |ip: &str, key| client(ip.parse().unwrap(), 40_000, key);
-        assert_eq!(of("192.0.2.1", HashKey::SourceIp), 0x2a3f_7770_678e_f3ba);
-        assert_eq!(of("192.0.2.1", HashKey::SourceIpPort), 0x3e4e_8be7_f7ae_162e);
-        assert_eq!(of("192.0.2.1", HashKey::SourceNet), 0xbb09_cf15_7fd9_aa00);
-        assert_eq!(of("2001:db8::1", HashKey::SourceIp), 0x68b5_fd21_18ea_f23a);
-        assert_eq!(of("2001:db8::1", HashKey::SourceIpPort), 0x95ad_253f_16a9_e824);
-        assert_eq!(of("2001:db8::1", HashKey::SourceNet), 0x995f_e8fc_561a_a98a);
+        assert_eq!(of("192.0.2.1", HashKey::SourceIp), 0x2929_cc9f_678e_f3ba);
+        assert_eq!(of("192.0.2.1", HashKey::SourceIpPort), 0x3a78_c33b_7a83_8970);
+        assert_eq!(of("192.0.2.1", HashKey::SourceNet), 0x4ec6_3195_6dd2_83b7);
+        assert_eq!(of("2001:db8::1", HashKey::SourceIp), 0xf298_2e41_18ea_f23a);
+        assert_eq!(of("2001:db8::1", HashKey::SourceIpPort), 0xe020_9f9a_4e1f_da33);
+        assert_eq!(of("2001:db8::1", HashKey::SourceNet), 0xcf51_8c72_614f_bc67);
         // A client that asks for no name.
         assert_eq!(of("192.0.2.1", HashKey::Sni), of("192.0.2.1", HashKey::SourceIp));
         assert_eq!(server_name("www.example.com"), 0x4121_9425_a30a_9e87);

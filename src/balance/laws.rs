@@ -219,13 +219,13 @@ fn clients_keep_their_backends_across_releases() {
         };
         clients.iter().map(choice).collect()
     };
-    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 0), "bbeedbdd");
-    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 0), "ecddbbbd");
+    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 0), "bbedbeba");
+    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 0), "dedeaeed");
     assert_eq!(went(Algorithm::RingHash, &textbook, 0), "dbbedbbd");
-    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 0), "bbdddddb");
+    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 0), "eddcdbbb");
     // Their second choice.
-    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 1), "eddbbcbe");
-    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 1), "cacecdde");
+    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 1), "cedbaadc");
+    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 1), "cdcddace");
     assert_eq!(went(Algorithm::RingHash, &textbook, 1), "eddbbdda");
-    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 1), "edbecbbd");
+    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 1), "dcbbcccd");
 }

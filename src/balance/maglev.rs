@@ -16,7 +16,7 @@
 //! shares are off by at most one percent. The least of [`SIZES`] that fits is used. A set that crosses from one size to
 //! the next moves nearly all clients, so the sizes are far apart.
 
-use super::hash::{NamedCandidate, Purpose};
+use super::hash::{self, NamedCandidate, Purpose};
 
 /// Primes just above powers of four; the first is the paper's.
 const SIZES: [u64; 4] = [65_537, 262_147, 1_048_583, 4_194_319];
@@ -64,8 +64,13 @@ impl Maglev {
 
     /// The owner of the hash's entry, in the order of names.
     pub(super) fn find(&self, hash: u64) -> Option<usize> {
-        let entry = hash.checked_rem(self.table.len() as u64)?;
-        Some(self.table[entry as usize] as usize)
+        let entry = hash::slot(hash, self.table.len() as u64);
+        self.table.get(entry as usize).map(|owner| *owner as usize)
+    }
+
+    /// The owner of each entry, in the order of names.
+    pub(super) fn owners(&self) -> impl Iterator<Item = usize> + '_ {
+        self.table.iter().map(|owner| *owner as usize)
     }
 }
 

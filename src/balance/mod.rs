@@ -13,6 +13,7 @@ mod affinity;
 mod bound;
 mod ewma;
 pub mod hash;
+mod jhash;
 mod latency;
 mod least_connections;
 mod load;
@@ -88,6 +89,27 @@ enum Method {
     Affinity(Affinity),
 }
 
+/// An algorithm as a table of slots, for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// How the slot of a connection is chosen.
+    pub choice: SlotChoice,
+    /// The index of the candidate of each slot.
+    pub owners: Vec<u32>,
+}
+
+/// How the slot of a connection is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotChoice {
+    /// One after the other.
+    Rotation,
+    /// By the hash of the client.
+    Client,
+}
+
+/// The most slots of a table: about 60 MB of the kernel's memory.
+const MOST_SLOTS: usize = 1 << 20;
+
 impl Picker {
     /// Chooses among `candidates`. State that must outlast a change of the set (the position in the rotation, the
     /// credit of each candidate) is taken over from `previous`.
@@ -147,6 +169,18 @@ impl Picker {
     /// The choice without a load factor; `None` if none is configured.
     pub fn unbounded(&self, args: &PickArgs<'_>) -> Option<usize> {
         affinity(Some(&self.method))?.unbounded(&self.candidates, args)
+    }
+
+    /// The algorithm as a table of slots, each of which is a candidate; `None`: it depends on the load of the candidates, or
+    /// its table would be too large.
+    pub fn slots(&self) -> Option<Slots> {
+        let (choice, owners) = match &self.method {
+            Method::RoundRobin(_) => (SlotChoice::Rotation, (0..self.candidates.len() as u32).collect()),
+            Method::Weighted(_) => (SlotChoice::Rotation, weighted::cycle(&self.candidates, MOST_SLOTS)),
+            Method::Affinity(affinity) => (SlotChoice::Client, affinity.slots()?),
+            Method::LeastConnections(_) | Method::RandomTwo | Method::Ewma => return None,
+        };
+        (owners.len() <= MOST_SLOTS).then_some(Slots { choice, owners })
     }
 
     /// The candidates, in the order that [`choose`](Self::choose) indexes.

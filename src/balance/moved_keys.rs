@@ -64,7 +64,7 @@ fn a_change_of_the_set_moves_no_more_clients_than_documented() {
             "source-hash",
             Algorithm::SourceHash,
             Hash::default(),
-            vec![(3, 30.0..60.0), (10, 70.0..90.0), (100, 90.0..100.0)],
+            vec![(3, 5.0..30.0), (10, 20.0..35.0), (100, 30.0..55.0)],
         ),
         (
             "ring-hash",

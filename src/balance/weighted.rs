@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use litemap::LiteMap;
 
+use super::source_hash::greatest_common_divisor;
 use super::{Candidate, PickArgs};
 
 /// The rotation, shared by all workers.
@@ -98,6 +99,19 @@ impl Weighted {
         let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
         credits.choose(|index| args.excludes(candidates[index].key))
     }
+}
+
+/// The indices of the candidates in the order of their turns until that repeats, at most `most`.
+pub(super) fn cycle(candidates: &[Candidate], most: usize) -> Vec<u32> {
+    let divisor = candidates.iter().fold(0, |a, one| greatest_common_divisor(a, one.weight.into())).max(1);
+    let turns = price(candidates) as u64 / divisor;
+    let rotation = Weighted::new(candidates);
+    let none = PickArgs::default();
+    (0..turns)
+        .take(most)
+        .filter_map(|_| rotation.choose(candidates, &none))
+        .map(|index| index as u32)
+        .collect()
 }
 
 fn price(candidates: &[Candidate]) -> i64 {

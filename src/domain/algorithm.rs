@@ -14,7 +14,7 @@ pub enum Algorithm {
     LeastConnections,
     /// Of two drawn at random, the one with fewer connections for its weight.
     RandomTwo,
-    /// By the client's address, modulo the sum of the weights.
+    /// By the client's address, in a table in which each has as many slots as its weight.
     SourceHash,
     /// By the client's address, on a ring (ketama).
     RingHash,
