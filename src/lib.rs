@@ -42,6 +42,7 @@
 //! | [`bench`](mod@bench) | a load tester: latency, failures, and the share of each backend |
 //! | [`simulate`] | an algorithm in virtual time |
 //! | [`chart`] | bar charts as SVG or PNG |
+//! | [`kernel_plane`] | connections that the kernel forwards |
 //! | [`proxy`] | the data plane |
 //! | [`pool`] | backends, their states, and the pool state that owns them |
 //! | [`discovery`] | where backends come from |
@@ -60,6 +61,7 @@
 //! | [`names`] | names in tables: their order, and how a long one is cut |
 //! | [`sanitize`] | text from outside, made safe to show |
 //! | [`socket_diag`] | what the kernel knows of TCP sockets |
+//! | [`netlink`] | the messages in which the kernel tells of sockets and connections |
 //! | [`socket_option`] | options of sockets that no library sets |
 //! | [`sync`] | the atomics and locks of code whose interleavings are tested |
 //! | [`zone`] | a DNS server on loopback that acts like Docker's, for the demo and for tests |

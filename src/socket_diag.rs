@@ -6,12 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::netlink::{self, HEADER, Request};
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: the type of the request and of its reply.
 const BY_FAMILY: u16 = 20;
-/// The length of `struct nlmsghdr` (netlink(7)).
-const HEADER: usize = 16;
 /// The lengths of `struct inet_diag_req_v2` and `struct inet_diag_msg`.
 const REQUEST: usize = 56;
 const REPLY: usize = 72;
@@ -33,7 +31,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// The inode of the TCP socket in this network namespace that has these two ends; `None` if there is none, no process holds
 /// it, or the kernel has no such interface.
 pub fn inode(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
-    let mut socket = netlink()?;
+    let mut socket = netlink::open(libc::NETLINK_SOCK_DIAG)?;
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     socket.write_all(&request(family, 0, ALL_STATES, Some((local, remote))))?;
     // The kernel has replied when the write returns.
@@ -46,7 +44,7 @@ pub fn inode(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u64>> {
 /// Calls `each` for every TCP socket of this network namespace in one of `states`.
 fn each_socket(states: u32, mut each: impl FnMut(&SocketInfo)) -> io::Result<()> {
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let mut socket = netlink()?;
+        let mut socket = netlink::open(libc::NETLINK_SOCK_DIAG)?;
         socket.set_read_timeout(Some(ANSWER))?;
         socket.write_all(&request(family, libc::NLM_F_DUMP, states, None))?;
         let mut replies = vec![0; DUMPED];
@@ -106,24 +104,20 @@ struct SocketInfo {
 
 /// Reads some messages of a dump: whether it is complete, and its error.
 fn read_dump(mut messages: &[u8], each: &mut impl FnMut(&SocketInfo)) -> (bool, io::Result<()>) {
-    while let Some(header) = messages.get(..HEADER) {
-        let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| header[at + byte]));
-        let kind = i32::from(u16::from_ne_bytes([header[4], header[5]]));
-        let length = number(0) as usize;
-        let Some(body) = messages.get(HEADER..length) else { return (true, Ok(())) };
-        match kind {
+    while !messages.is_empty() {
+        let Some((message, rest)) = netlink::split(messages) else { return (true, Ok(())) };
+        match i32::from(message.kind) {
             libc::NLMSG_DONE => return (true, Ok(())),
             libc::NLMSG_ERROR => {
-                let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                return (true, Err(io::Error::from_raw_os_error(-code)));
+                return (true, Err(io::Error::from_raw_os_error(netlink::error_number(message.body))));
             }
             _ => {
-                if let Some(info) = SocketInfo::read(body) {
+                if let Some(info) = SocketInfo::read(message.body) {
                     each(&info);
                 }
             }
         }
-        messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
+        messages = rest;
     }
     (false, Ok(()))
 }
@@ -152,44 +146,28 @@ impl SocketInfo {
     }
 }
 
-/// The drops among the attributes of a socket (`struct rtattr`, rtnetlink(7)).
-fn drops(mut attributes: &[u8]) -> Option<u32> {
-    loop {
-        let header = attributes.get(..4)?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let value = attributes.get(4..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) == MEMORY {
-            let number = value.get(4 * DROPS..4 * (DROPS + 1))?;
-            return number.try_into().ok().map(u32::from_ne_bytes);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn netlink() -> io::Result<Socket> {
-    let protocol = Protocol::from(libc::NETLINK_SOCK_DIAG);
-    Socket::new(Domain::from(libc::AF_NETLINK), Type::DGRAM, Some(protocol))
+/// The drops among the attributes of a socket.
+fn drops(attributes: &[u8]) -> Option<u32> {
+    let memory = netlink::attribute(attributes, MEMORY)?;
+    memory.get(4 * DROPS..4 * (DROPS + 1))?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A request for the socket with these two ends, or for all.
 fn request(family: i32, flags: i32, states: u32, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
-    let mut message = Vec::with_capacity(HEADER + REQUEST);
-    message.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
-    message.extend(BY_FAMILY.to_ne_bytes());
-    message.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
-    message.extend([0; 8]); // sequence number and port: there is one request, and the kernel fills in the port
-    message.extend([family as u8, libc::IPPROTO_TCP as u8, 1 << (MEMORY - 1), 0]);
-    message.extend(states.to_ne_bytes());
+    let mut message = Request::new(BY_FAMILY, flags as u16, 0);
+    message.put(&[family as u8, libc::IPPROTO_TCP as u8, 1 << (MEMORY - 1), 0]);
+    message.put(&states.to_ne_bytes());
+    let mut socket = [0; REQUEST - 8];
     if let Some((local, remote)) = ends {
-        message.extend(local.port().to_be_bytes());
-        message.extend(remote.port().to_be_bytes());
-        message.extend(address(local.ip()));
-        message.extend(address(remote.ip()));
-        message.extend([0; 4]); // on any interface
-        message.extend(NO_COOKIE);
+        let ports = [local.port(), remote.port()].map(u16::to_be_bytes);
+        socket[..4].copy_from_slice(ports.as_flattened());
+        socket[4..20].copy_from_slice(&address(local.ip()));
+        socket[20..36].copy_from_slice(&address(remote.ip()));
+        // On any interface.
+        socket[40..].copy_from_slice(&NO_COOKIE);
     }
-    message.resize(HEADER + REQUEST, 0);
-    message
+    message.put(&socket);
+    message.finish()
 }
 
 fn address(ip: IpAddr) -> [u8; 16] {
@@ -216,6 +194,7 @@ fn inode_in(reply: &[u8], ports: [u16; 2]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use pointsman_core::config::{Listener as ListenerConfig, Pool};
-use pointsman_core::domain::{Client, SocketAddress};
+use pointsman_core::domain::{Client, Plane, SocketAddress};
 use pointsman_core::health::Pace;
 use pointsman_core::pool::Handle;
 use pointsman_core::proxy::clock::Moment;
@@ -29,7 +29,7 @@ fn listener() -> Arc<Listener> {
     let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
     let address: SocketAddress = "unix:web".parse().expect("an address");
     let config = ListenerConfig::new(address, "web".into(), &pool);
-    let settings = Settings::new(&config, |_| Some(Arc::clone(&handle.pool)));
+    let settings = Settings::new(&config, Plane::User, |_| Some(Arc::clone(&handle.pool)));
     Arc::new(Listener::new("web".into(), settings.expect("the pool exists")))
 }
 

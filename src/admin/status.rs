@@ -36,7 +36,8 @@ impl StatusReply {
             uptime_seconds: (overview.started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
             max_connections: overview.limit.connections as u64,
             open: overview.limit.open() as u64,
-            workers: overview.workers.len() as u64,
+            // The kernel plane has no runtime of its own.
+            workers: overview.workers.iter().filter(|worker| worker.runtime.get().is_some()).count() as u64,
             problems: problems.present(),
             listeners: ListenerInfo::all(overview),
             pools: pools.values().map(|pool| PoolInfo::of(pool, overview)).collect(),
@@ -65,6 +66,7 @@ impl ListenerInfo {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 state: listener.state().name().into(),
+                plane: settings.plane.name().into(),
                 pool: settings.routing.only().map(|pool| Arc::clone(&pool.name)),
                 pools,
                 active: listener.active() as u64,

@@ -239,7 +239,7 @@ impl From<&ConnectionRecord> for ConnectionSummary {
             server_name: record.server_name().cloned(),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
             address: backend.map(|backend| backend.address.clone()),
-            connect_ms: backend.map(|backend| millis(backend.connect)),
+            connect_ms: record.connect().map(millis),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ProblemInfo, ReplicaGroup, Timestamp, Word};
-#[cfg(test)]
-use crate::domain::ListenerState;
 use crate::domain::{BackendState, Cause};
+#[cfg(test)]
+use crate::domain::{ListenerState, Plane};
 
 /// The whole program at a glance.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub(crate) struct ListenerInfo {
     /// Whether an operator drains it: `up` or `draining`.
     #[cfg_attr(test, schemars(with = "ListenerState"))]
     pub state: Word,
+    /// What forwards the bytes of its connections: `user` (this process) or `kernel`.
+    #[cfg_attr(test, schemars(with = "Plane"))]
+    pub plane: Word,
     /// The pool of its connections; null: there are several.
     pub pool: Option<Arc<str>>,
     /// All pools that its connections may go to.

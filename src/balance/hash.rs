@@ -63,7 +63,7 @@ fn selected(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
 /// The slot of a client with that hash in a table of `slots`, as the kernel computes it (`reciprocal_scale` in
 /// `include/linux/kernel.h`).
 pub(super) fn slot(client: u64, slots: u64) -> u64 {
-    (client >> 32) * slots >> 32
+    ((client >> 32) * slots) >> 32
 }
 
 /// The hash of the clients that ask for that server, for [`PickArgs::client`](super::PickArgs::client).

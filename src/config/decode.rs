@@ -8,9 +8,6 @@ use super::kind::Kind;
 use super::problem::{FilePosition, Problem};
 use super::yaml::{YamlKey, YamlNode, YamlValue};
 
-/// Planned keys that this version does not support.
-const LATER: &[&str] = &["plane", "client_address"];
-
 /// What messages call the file as a whole.
 pub(super) const TOP: &str = "the configuration";
 
@@ -212,9 +209,7 @@ impl<'a> MapReader<'a> {
             if self.known.contains(&text) || (self.what() == TOP && text.starts_with("x-")) {
                 continue;
             }
-            let end = if LATER.contains(&text) {
-                "this version does not support it yet".to_owned()
-            } else if let Some(advice) = self.found.unindented(key) {
+            let end = if let Some(advice) = self.found.unindented(key) {
                 advice
             } else if outer.contains(&text) {
                 format!("it belongs next to {:?}, not inside it", self.found.key)

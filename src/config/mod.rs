@@ -13,6 +13,7 @@ mod env;
 pub mod escape;
 mod example;
 mod foreign;
+mod kernel_plane;
 mod keys;
 mod kind;
 #[cfg(any(test, feature = "laws"))]

@@ -48,8 +48,8 @@ pub struct ConnectedBackend {
     pub name: Arc<str>,
     /// Its address.
     pub address: SocketAddress,
-    /// The time to connect to it.
-    pub connect: Duration,
+    /// The time to connect to it; `None`: it was not measured.
+    pub connect: Option<Duration>,
 }
 
 /// The stage of a connection when its record was made.
@@ -143,9 +143,9 @@ impl ConnectionRecord {
         self.route.as_ref().is_some_and(|route| !route.failed.is_empty())
     }
 
-    /// The time to connect to its backend, if it has one.
+    /// The time to connect to its backend, if it has one and that was measured.
     pub fn connect(&self) -> Option<Duration> {
-        self.backend.as_ref().map(|backend| backend.connect)
+        self.backend.as_ref()?.connect
     }
 
     /// Updates this record from a later one of the same connection. The route stays: only the first record has one.

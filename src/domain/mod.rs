@@ -15,6 +15,7 @@ pub mod event;
 mod exclusion;
 mod listener_state;
 mod owner;
+mod plane;
 mod preface_error;
 mod problem;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use listener_state::ListenerState;
 pub use owner::Owner;
+pub use plane::Plane;
 pub use preface_error::{PrefaceError, PrefaceKind};
 pub use problem::{ProblemKind, Resource, Severity};
 pub use rejection::{LimitReached, Rejection};

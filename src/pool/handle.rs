@@ -74,6 +74,7 @@ impl Handle {
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(1),
             up: watch::Sender::new(0),
+            published: watch::Sender::new(()),
             shadowed: ArcSwapOption::new(shadowed_since_now(config)),
             failures,
             messages: messages.clone(),

@@ -69,6 +69,8 @@ pub struct Pool {
     /// The number of the configuration that was sent last.
     wanted: AtomicU64,
     up: watch::Sender<usize>,
+    /// Told of each new snapshot.
+    published: watch::Sender<()>,
     /// Since when the current shadow algorithms (`shadow`) are counted.
     shadowed: ArcSwapOption<SystemTime>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
@@ -123,6 +125,11 @@ impl Pool {
     /// The number of eligible backends, and each change of it.
     pub fn up(&self) -> watch::Receiver<usize> {
         self.up.subscribe()
+    }
+
+    /// Changes with each new snapshot.
+    pub fn published(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 
     /// Applies an operator's command to a backend, and returns when the status shows it and the setting is saved.

@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::member::{Member, STEPS};
 use super::totals::{Former, Totals};
 use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
-use crate::balance::{Candidate, PickArgs, Picker};
+use crate::balance::{Candidate, PickArgs, Picker, Slots};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::domain::{
     BackendState, CandidateSet, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier, SHOWN,
@@ -201,6 +201,19 @@ impl PoolSnapshot {
             () if self.panic => ServingTier::All,
             () if self.backups => ServingTier::Backups,
             () => ServingTier::Primaries,
+        }
+    }
+
+    /// The algorithm as a table of slots for those eligible backends that are `wanted`, in the order of
+    /// [`backends`](Self::backends); `None`: there are none, or it has no table ([`Picker::slots`]).
+    pub fn slots(&self, hash: &config::Hash, wanted: impl Fn(&Backend) -> bool) -> Option<Slots> {
+        let candidates = self.picker.candidates().iter().zip(&self.backends);
+        let candidates: Vec<_> =
+            candidates.filter(|(_, choice)| wanted(&choice.backend)).map(|(one, _)| one.clone()).collect();
+        match candidates.len() {
+            0 => None,
+            all if all == self.backends.len() => self.picker.slots(),
+            _ => Picker::new(self.algorithm, hash, candidates, None).slots(),
         }
     }
 

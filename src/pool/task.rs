@@ -238,6 +238,7 @@ impl Task {
         let status = PoolStatus::new(members, self.pool_state.sources(), self.former.clone());
         self.pool.status.store(Arc::new(status));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
+        self.pool.published.send_replace(());
     }
 
     /// Reports which tier serves the pool's clients now, if that changed.

@@ -476,7 +476,7 @@ impl Connection {
         let connected = ConnectedBackend {
             name: Arc::clone(&backend.name),
             address: backend.address.clone(),
-            connect: took,
+            connect: Some(took),
         };
         let record = self.progress.record(route.after, Stage::Routed);
         record.log_routed(&connected, &route);

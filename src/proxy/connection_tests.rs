@@ -3,7 +3,7 @@ use super::super::files::Files;
 use super::*;
 use crate::balance::PickArgs;
 use crate::config::{self, Algorithm, Source, StaticBackend};
-use crate::domain::{Excluded, SocketAddress};
+use crate::domain::{Excluded, Plane, SocketAddress};
 use crate::health::Pace;
 use crate::pool::{Backend, Handle};
 use crate::telemetry::journal::Journal;
@@ -47,10 +47,11 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let reader = Arc::new(Reader { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
         let bind: SocketAddress = "unix:l".parse().unwrap();
-        let settings = Settings::new(&config::Listener::new(bind, "p".into(), &pool.settings()), |_| {
-            Some(Arc::clone(&pool))
-        })
-        .unwrap();
+        let settings =
+            Settings::new(&config::Listener::new(bind, "p".into(), &pool.settings()), Plane::User, |_| {
+                Some(Arc::clone(&pool))
+            })
+            .unwrap();
         let context = Rc::new(WorkerContext::new(
             0,
             1,

@@ -26,6 +26,8 @@ pub struct Shared {
     pub records: ConnectionRecords,
     /// Bursts that were copied because no pipe was free.
     pub bursts_copied: Arc<AtomicU64>,
+    /// How often events of connections that the kernel forwards were lost.
+    pub events_lost: AtomicU64,
     /// Shortages of local resources.
     pub shortages: Arc<Shortages>,
     /// Its runtime, set when the worker starts.

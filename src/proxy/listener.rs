@@ -12,8 +12,8 @@ use super::client_limits::ClientLimits;
 use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
-use crate::config::{self, Buffers, NoBackend, PerClient, SocketMode, SocketOptions};
-use crate::domain::{CloseReason, ListenerState};
+use crate::config::{self, Buffers, ClientAddress, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::domain::{CloseReason, ListenerState, Plane};
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
 
@@ -42,6 +42,10 @@ pub struct Listener {
 /// What happens to a listener's connections.
 #[derive(Debug)]
 pub struct Settings {
+    /// What forwards their bytes.
+    pub plane: Plane,
+    /// Whether the backends of connections that the kernel forwards see this machine's address instead of the client's.
+    pub masquerade: bool,
     /// Which pools they go to.
     pub routing: Routing,
     /// How long a connection may take to send its ClientHello; `None`: the ClientHello is not read.
@@ -70,8 +74,14 @@ pub struct Settings {
 
 impl Settings {
     /// The settings of a configured listener. `pool` finds a pool by its name; `None`: one of them does not exist.
-    pub fn new(listener: &config::Listener, pool: impl Fn(&str) -> Option<Arc<Pool>>) -> Option<Self> {
+    pub fn new(
+        listener: &config::Listener,
+        plane: Plane,
+        pool: impl Fn(&str) -> Option<Arc<Pool>>,
+    ) -> Option<Self> {
         Some(Self {
+            plane,
+            masquerade: listener.client_address == ClientAddress::Masquerade,
             routing: Routing::new(listener, pool)?,
             hello_timeout: listener.reads_hello.then(|| listener.hello_timeout.unwrap_or(hello::TIMEOUT)),
             postgres: listener.postgres,
@@ -116,7 +126,7 @@ impl Listener {
     }
 
     /// Counts an accepted connection.
-    pub(super) fn count_accepted(&self) {
+    pub fn count_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -10,6 +10,7 @@ use super::super::table::TICK;
 use super::*;
 use crate::config::{SocketOptions, Timeouts};
 use crate::discovery::Found;
+use crate::domain::Plane;
 use crate::domain::SocketAddress;
 use crate::health::Pace;
 use crate::pool::Handle;
@@ -51,7 +52,7 @@ pub(crate) fn relayed_to(
     let pool = Handle::start("p".into(), &config, &Arc::default(), &pace, &Journal::default()).pool.clone();
     let bind: SocketAddress = "unix:l".parse().unwrap();
     let listener = config::Listener { options, ..config::Listener::new(bind, "p".into(), &config) };
-    let settings = Settings::new(&listener, |_| Some(Arc::clone(&pool))).unwrap();
+    let settings = Settings::new(&listener, Plane::User, |_| Some(Arc::clone(&pool))).unwrap();
     let shared = Arc::new(Listener::new("l".into(), settings));
     let progress = Progress::new(conn, Client::Unix, shared, accepted);
     let assignment = Assignment { pool: Some(pool.clone()), matched: None };

@@ -13,7 +13,7 @@ impl Relayed {
         ConnectedBackend {
             name: Arc::clone(&self.backend.name),
             address: self.backend.address.clone(),
-            connect: self.connect.into(),
+            connect: Some(self.connect.into()),
         }
     }
 }

@@ -35,6 +35,12 @@ pub struct Worker {
 pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
+    /// A handle, and the commands that are sent through it.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<WorkerCommand>) {
+        let (commands, received) = mpsc::unbounded_channel();
+        (Self(commands), received)
+    }
+
     /// The numbers of its connections.
     pub async fn report(&self) -> Report {
         self.call(WorkerCommand::Report).await.unwrap_or_default()
@@ -105,29 +111,50 @@ impl WorkerHandle {
     }
 }
 
+/// What a worker is told; each asks for what the method of [`WorkerHandle`] of that name returns.
 #[derive(Debug)]
-enum WorkerCommand {
+pub enum WorkerCommand {
+    /// Accept connections on a socket until it is closing.
     Accept {
+        /// The socket.
         socket: Socket,
+        /// Its listener.
         listener: Arc<Listener>,
+        /// Tells when.
         closing: Closing,
+        /// Told when it is closed.
         closed: oneshot::Sender<()>,
     },
+    /// Report the numbers of the connections.
     Report(oneshot::Sender<Report>),
+    /// List the open connections that match, at most so many, and count them.
     List(ConnectionFilter, usize, oneshot::Sender<(Vec<ConnectionRecord>, usize)>),
+    /// Find open connections, at most so many.
     Find(ConnectionSubject, usize, oneshot::Sender<Vec<ConnectionRecord>>),
+    /// Close the connection with that number.
     Close(u64, CloseRequest, oneshot::Sender<Option<ConnectionRecord>>),
+    /// Count the open connections by age.
     Ages(ConnectionFilter, oneshot::Sender<OpenAges>),
+    /// Close connections to a backend that have been idle.
     CloseIdle {
+        /// The pool.
         pool: Arc<str>,
+        /// The key of the backend.
         backend: u64,
+        /// For how long they have been idle.
         idle: Duration,
+        /// At most so many.
         most: u32,
+        /// Why and how.
         request: CloseRequest,
+        /// Told how many there were.
         reply: oneshot::Sender<IdleOf>,
     },
+    /// Close all connections one by one over that time.
     CloseOver(CloseRequest, Duration),
+    /// Close all connections now.
     CloseAll(CloseRequest),
+    /// Stop the worker.
     Stop,
 }
 
@@ -152,7 +179,7 @@ impl Worker {
         limit: Arc<Limit>,
         busy_poll: Option<Duration>,
     ) -> io::Result<Self> {
-        let (commands, received) = mpsc::unbounded_channel();
+        let (handle, received) = WorkerHandle::channel();
         let shared = Arc::<Shared>::default();
         let of_thread = Arc::clone(&shared);
         let (started, when_started) = std::sync::mpsc::channel();
@@ -176,7 +203,7 @@ impl Worker {
             }
         })?;
         when_started.recv().map_err(io::Error::other)??;
-        Ok(Self { shared, handle: WorkerHandle(commands), thread: Some(thread) })
+        Ok(Self { shared, handle, thread: Some(thread) })
     }
 
     /// Accepts connections of `listener` on `socket` until `closing`. The receiver resolves when the socket is closed.
@@ -264,8 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_has_ended_is_not_alive() {
-        let (commands, mut taken) = mpsc::unbounded_channel();
-        let handle = WorkerHandle(commands);
+        let (handle, mut taken) = WorkerHandle::channel();
         let answering = async {
             if let Some(WorkerCommand::Report(reply)) = taken.recv().await {
                 let _ = reply.send(Report::default());

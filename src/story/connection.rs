@@ -124,8 +124,8 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
         };
         let header =
             if route.proxy_header { "; a PROXY header with the client's address was sent" } else { "" };
-        let text =
-            format!("{}: {choice}; connected in {}{from}{header}", route.algorithm.name(), took(*connect));
+        let connected = connect.map_or("connected".to_owned(), |time| format!("connected in {}", took(time)));
+        let text = format!("{}: {choice}; {connected}{from}{header}", route.algorithm.name());
         story.push(Sentence::then(at, text));
         if route.cancel_request {
             let text = "it is a request to cancel a query, which the other backends got too (PostgreSQL)";

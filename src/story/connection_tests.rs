@@ -52,7 +52,11 @@ fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
         pool: Some("web".into()),
         pool_match: None,
         accepted: at(100),
-        backend: Some(ConnectedBackend { name: "b".into(), address, connect: Duration::from_micros(310) }),
+        backend: Some(ConnectedBackend {
+            name: "b".into(),
+            address,
+            connect: Some(Duration::from_micros(310)),
+        }),
         route,
         age: Duration::from_millis(2500),
         bytes_in: 80,

@@ -255,7 +255,7 @@ mod tests {
             backend: backend.map(|(_, name)| ConnectedBackend {
                 name: name.into(),
                 address: "10.0.0.1:80".parse().unwrap(),
-                connect: Duration::ZERO,
+                connect: Some(Duration::ZERO),
             }),
             route: None,
             age: Duration::ZERO,

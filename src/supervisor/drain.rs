@@ -64,6 +64,7 @@ impl Supervisor {
         if !finished {
             self.cut_off().await;
         }
+        self.kernel_plane.end().await;
         if cut == 0 { Outcome::Finished } else { Outcome::Cut }
     }
 
@@ -87,7 +88,7 @@ impl Supervisor {
             if !cutting && elapsed + limits.spread_time() >= limits.timeout {
                 cutting = true;
                 let over = limits.timeout - elapsed;
-                self.workers.iter().for_each(|worker| worker.handle().close_over(CUT, over));
+                self.overview.handles.iter().for_each(|worker| worker.close_over(CUT, over));
             }
             if elapsed >= next_report {
                 next_report = elapsed + REPORT.max(elapsed / REPORT_SHARE);
@@ -112,7 +113,7 @@ impl Supervisor {
     async fn cut_off(&self) {
         let all_closed = async {
             loop {
-                self.workers.iter().for_each(|worker| worker.handle().close_all(CUT));
+                self.overview.handles.iter().for_each(|worker| worker.close_all(CUT));
                 if self.report().await.open == 0 {
                     return;
                 }
@@ -127,8 +128,8 @@ impl Supervisor {
     /// The sums of what the workers report, and the number of the next connection.
     pub(super) async fn report(&self) -> Report {
         let mut total = Report::default();
-        for worker in self.workers.iter() {
-            let one = worker.handle().report().await;
+        for worker in &self.overview.handles {
+            let one = worker.report().await;
             total.open += one.open;
             total.cut += one.cut;
             total.next_conn = total.next_conn.max(one.next_conn);

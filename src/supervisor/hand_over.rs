@@ -65,6 +65,7 @@ impl Supervisor {
         // Two processes must not manage the same containers.
         self.replicas.clear();
         self.overview.replicas.store(Arc::default());
+        self.kernel_plane.hold(true);
         let mut offer = HandOver { next_conn: self.report().await.next_conn, ..HandOver::default() };
         for running in self.listeners.values() {
             offer.sockets.extend(running.listener_task.share(CLOSING).await?);
@@ -103,6 +104,7 @@ impl Supervisor {
 
     /// The other process did not take over: everything continues as before [`offer`](Self::offer).
     pub(crate) fn resume(&mut self) {
+        self.kernel_plane.hold(false);
         self.listeners.values().for_each(|running| running.listener_task.resume());
         let config = self.config.clone();
         self.change_replicas(&config);
@@ -122,6 +124,8 @@ impl Supervisor {
             let taken = places.map(|place| place.configured.clone()).collect();
             self.closing.spawn(running.listener_task.hand_over(taken));
         }
+        let kernel_plane = self.kernel_plane.clone();
+        self.closing.spawn(async move { kernel_plane.abandon().await });
     }
 
     /// Closes the inherited sockets that the configuration did not need, and returns where they belong: the process

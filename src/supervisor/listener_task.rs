@@ -11,8 +11,9 @@ use tracing::{error, info};
 
 use super::bound_address::BoundAddress;
 use crate::config::NoBackend;
-use crate::domain::{ListenerState, SocketAddress};
+use crate::domain::{ListenerState, Plane, SocketAddress};
 use crate::hand_over::HandedSocket;
+use crate::kernel_plane::KernelPlane;
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
 use crate::task::spawn;
@@ -45,9 +46,13 @@ pub(super) struct ListenerTask {
 
 impl ListenerTask {
     /// Starts `listener`, which has no address yet.
-    pub(super) fn start(listener: Arc<Listener>, workers: Arc<Vec<Worker>>) -> Self {
+    pub(super) fn start(
+        listener: Arc<Listener>,
+        workers: Arc<Vec<Worker>>,
+        kernel_plane: KernelPlane,
+    ) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
-        spawn(keep(Arc::clone(&listener), workers, received));
+        spawn(keep(Arc::clone(&listener), workers, kernel_plane, received));
         Self { listener, commands }
     }
 
@@ -110,6 +115,7 @@ impl ListenerTask {
 async fn keep(
     listener: Arc<Listener>,
     workers: Arc<Vec<Worker>>,
+    kernel_plane: KernelPlane,
     mut commands: mpsc::UnboundedReceiver<ListenerCommand>,
 ) {
     let mut addresses: Vec<BoundAddress> = Vec::new();
@@ -121,7 +127,23 @@ async fn keep(
         let mut up = only_pool.map(|pool| pool.up());
         let mut retry = None;
         let refusing = only_pool.filter(|_| up.as_mut().map(|up| *up.borrow_and_update()) == Some(0));
-        let is_closed = refusing.is_some() || listener.state() == ListenerState::Draining;
+        let is_drained = listener.state() == ListenerState::Draining;
+        // Open connections stay with whatever forwards them.
+        let is_forwarded = settings.plane == Plane::Kernel
+            && !is_drained
+            && !addresses.is_empty()
+            && {
+                let to = addresses.iter().map(|bound| bound.address.clone()).collect();
+                match kernel_plane.forward(&listener, to).await {
+                    Ok(()) => true,
+                    Err(error) => {
+                        error!(listener = %listener.name, %error, "the kernel cannot forward its connections: this process does, and retries");
+                        retry = Some(RETRY);
+                        false
+                    }
+                }
+            };
+        let is_closed = is_forwarded || refusing.is_some() || is_drained;
         // Connections that wait in sockets of the process before are accepted, even if the address is then closed.
         for bound in addresses.iter_mut().filter(|bound| !is_closed || bound.has_inherited()) {
             bound.change(&settings.options);
@@ -130,6 +152,9 @@ async fn keep(
                 error!(listener = %listener.name, address = %bound.address, %error, "cannot listen: retrying");
                 retry = Some(RETRY);
             }
+        }
+        if !is_forwarded {
+            kernel_plane.withdraw(&listener.name).await;
         }
         if let Some(pool) = refusing.filter(|_| addresses.iter().any(BoundAddress::is_open)) {
             info!(listener = %listener.name, pool = %pool.name, "no backend is up: refusing connections");
@@ -153,6 +178,10 @@ async fn keep(
                 }
                 Some(ListenerCommand::SetState(done)) => changed = Some(done),
                 Some(command) => {
+                    let is_taken_over = matches!(command, ListenerCommand::HandOver(..));
+                    if !is_taken_over && matches!(command, ListenerCommand::Close(_)) {
+                        kernel_plane.withdraw(&listener.name).await;
+                    }
                     if apply_to_all(command, &listener, &mut addresses, &mut commands).await {
                         return;
                     }

@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::config::Config;
-use crate::domain::{Event, ListenerState, SocketAddress, Timestamp};
+use crate::config::{self, Config};
+use crate::domain::{Event, ListenerState, Plane, SocketAddress, Timestamp};
 use crate::hand_over::SocketOwner;
 use crate::health::Pace;
+use crate::kernel_plane::{KernelPlane, nft};
 use crate::overview::{Overview, Phase};
 use crate::own::{OwnAddresses, Owner};
 use crate::pool;
@@ -43,6 +44,10 @@ use listener_task::ListenerTask;
 /// served, and then for new addresses to open.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// From here on connections that the kernel forwards are numbered if no listener let it do so at the start. The workers number
+/// theirs below: at a million a second for thirty years.
+const LATER_NUMBERS: u64 = 1_000_000_000_000_000;
+
 /// How long a removed pool still routes the connections that its listeners accepted last.
 const LAST_CHOICES: Duration = Duration::from_secs(2);
 
@@ -59,6 +64,7 @@ pub(crate) struct Supervisor {
     replicas: LiteMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: LiteMap<Arc<str>, Running>,
+    kernel_plane: KernelPlane,
     /// The allocation of open files, made at the start.
     files: Files,
     /// The address of the admin server, if there is one.
@@ -93,9 +99,51 @@ pub(crate) enum Error {
         /// The system's error.
         error: io::Error,
     },
+    /// The kernel cannot forward a listener's connections.
+    #[error("listener {listener:?} has `plane: kernel`: {error}")]
+    KernelPlane {
+        /// The listener.
+        listener: Arc<str>,
+        /// What is missing.
+        error: nft::Error,
+    },
     /// A thread of the data plane cannot be started.
     #[error("a worker thread cannot be started: {0}")]
     Worker(io::Error),
+}
+
+/// What forwards the bytes of each listener.
+fn planes(config: &Config) -> Result<LiteMap<Arc<str>, Plane>, Error> {
+    let mut planes = LiteMap::new();
+    for (name, listener) in &config.listeners {
+        let tcp =
+            || listener.bind.iter().filter_map(SocketAddress::tcp).map(|address| address.ip().to_canonical());
+        let [v4, v6] = [tcp().any(|ip| ip.is_ipv4()), tcp().any(|ip| ip.is_ipv6())];
+        let plane = match listener.plane {
+            config::PlaneChoice::User => Plane::User,
+            config::PlaneChoice::Kernel => {
+                let missing = |error| Error::KernelPlane { listener: Arc::clone(name), error };
+                nft::check(v4, v6).map_err(missing)?;
+                Plane::Kernel
+            }
+            config::PlaneChoice::Auto => {
+                let mut obstacles = listener.kernel_obstacles(|pool| config.pools.get(pool));
+                if obstacles.is_empty() {
+                    obstacles.extend(nft::check(v4, v6).err().map(|error| error.to_string()));
+                }
+                match obstacles.is_empty() {
+                    true => Plane::Kernel,
+                    false => {
+                        let why = obstacles.join("; ");
+                        info!(listener = %name, %why, "this process forwards its bytes: the kernel cannot");
+                        Plane::User
+                    }
+                }
+            }
+        };
+        planes.insert(Arc::clone(name), plane);
+    }
+    Ok(planes)
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -128,14 +176,23 @@ impl Supervisor {
         let limit = Arc::new(Limit::new(config.runtime.max_connections, &files));
         let busy_poll = config.runtime.busy_poll;
         let numbered = inherited.numbered;
+        let forwards = config.listeners.values().any(|listener| listener.plane != config::PlaneChoice::User);
+        let (stride, first) = match forwards {
+            // It numbers connections like one more worker.
+            true => (count + 1, numbered + count as u64 + 1),
+            false => (count, numbered + LATER_NUMBERS),
+        };
+        let kernel_plane = KernelPlane::start(first, stride as u64, numbered > 0);
         let start = |index| {
-            Worker::start(index, count, numbered, Arc::clone(&limit), busy_poll).map_err(Error::Worker)
+            Worker::start(index, stride, numbered, Arc::clone(&limit), busy_poll).map_err(Error::Worker)
         };
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         info!(workers = count, max_connections = limit.connections, "starting");
         let shortages = workers.iter().map(|worker| Arc::clone(&worker.shared.shortages)).collect();
-        let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
-        let handles = workers.iter().map(|worker| worker.handle().clone()).collect();
+        let shared = workers.iter().map(|worker| Arc::clone(&worker.shared));
+        let shared = shared.chain([Arc::clone(&kernel_plane.shared)]).collect();
+        let handles = workers.iter().map(|worker| worker.handle().clone());
+        let handles = handles.chain([kernel_plane.handle().clone()]).collect();
         let empty = Config { listeners: LiteMap::new(), pools: LiteMap::new(), ..config.clone() };
         files::lowered(&empty, &files).iter().for_each(files::Lowered::log);
         let mut supervisor = Self {
@@ -147,6 +204,7 @@ impl Supervisor {
             replicas: LiteMap::new(),
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: LiteMap::new(),
+            kernel_plane,
             files,
             admin,
             own: Arc::default(),
@@ -157,6 +215,7 @@ impl Supervisor {
         spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
         spawn(rebalance::run(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
+        supervisor.kernel_plane.remove_remains().await;
         supervisor.overview.state.drop_other_pools();
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)
@@ -233,17 +292,18 @@ impl Supervisor {
     /// Applies `config`. Steps that can fail come first, so that a failure changes nothing. The parts that both
     /// configurations share are not interrupted.
     async fn apply(&mut self, config: Config) -> Result<(), Error> {
+        let planes = planes(&config)?;
         let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
         self.listen_on(&addresses).await;
         self.change_pools(&config);
         self.change_replicas(&config);
         self.settle().await;
-        let closing = self.change_listeners(&config, &mut addresses).await;
+        let closing = self.change_listeners(&config, &planes, &mut addresses).await;
         self.remove_pools(&config, closing);
         self.listen_on(&LiteMap::new()).await;
         self.log_lowered(&config);
-        self.workers.iter().for_each(|worker| worker.shared.records.resize(config.runtime.records));
+        self.overview.workers.iter().for_each(|worker| worker.records.resize(config.runtime.records));
         self.config = config;
         self.publish();
         Ok(())
@@ -379,13 +439,15 @@ impl Supervisor {
     async fn change_listeners(
         &mut self,
         config: &Config,
+        planes: &LiteMap<Arc<str>, Plane>,
         addresses: &mut LiteMap<Arc<str>, Vec<BoundAddress>>,
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         let drained = self.overview.state.drained_listeners();
         for (name, wanted) in &config.listeners {
             let pool = |name: &str| self.pools.get(name).map(|handle| Arc::clone(&handle.pool));
-            let Some(settings) = Settings::new(wanted, pool) else { continue }; // not in a valid configuration
+            let plane = planes.get(name).copied().unwrap_or(Plane::User);
+            let Some(settings) = Settings::new(wanted, plane, pool) else { continue }; // not in a valid configuration
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen does not have bit 2 set");
             }
@@ -411,7 +473,8 @@ impl Supervisor {
                     } else if self.inherited.drains(name) {
                         listener.set_state(ListenerState::Draining);
                     }
-                    let listener_task = ListenerTask::start(listener, Arc::clone(&self.workers));
+                    let listener_task =
+                        ListenerTask::start(listener, Arc::clone(&self.workers), self.kernel_plane.clone());
                     entry.insert(Running { listener_task, addresses: Vec::new() })
                 }
             };

@@ -24,7 +24,7 @@ impl ConnectionRecord {
             attempts = route.attempts,
             queued_ms = route.queued.map(millis),
             source = route.source.map(display),
-            connect_ms = millis(backend.connect),
+            connect_ms = backend.connect.map(millis),
             "routed"
         );
     }

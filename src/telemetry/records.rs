@@ -318,7 +318,7 @@ mod tests {
     /// A decision that went to a backend at once.
     fn routed(conn: u64) -> ConnectionRecord {
         let address = "10.0.0.1:80".parse().unwrap();
-        let backend = ConnectedBackend { name: "a".into(), address, connect: Duration::ZERO };
+        let backend = ConnectedBackend { name: "a".into(), address, connect: Some(Duration::ZERO) };
         ConnectionRecord { backend: Some(backend), ..record(conn, Stage::Routed) }
     }
 

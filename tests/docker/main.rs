@@ -14,6 +14,7 @@ mod databases;
 mod engine;
 mod forwarder;
 mod image;
+mod kernel_plane;
 mod labels;
 mod monitoring;
 mod networks;

@@ -55,12 +55,16 @@ pools:
       - static: [{address: '[::1]:8081', weight: 2}]
   other: {discover: [{static: [127.0.0.1:9900]}]}
 ";
-    a_key_of_a_later_version: "\
+    what_the_kernel_cannot_do: "\
 listeners:
-  web: {bind: 0.0.0.0:8080, pool: web, plane: kernel, client_address: keep}
+  web: {bind: 127.0.0.1:8080, pool: web, plane: kernel, max_connections: 5, no_backend: http-503}
+  other: {bind: 0.0.0.0:8081, pool: web, client_address: keep}
 pools:
   web:
+    balance: least-connections
     discover: [{dns: backend:5000}]
+    send_proxy_protocol: v2
+    limits: {connections: 10}
 ";
     invalid_limits_of_clients: "\
 listeners:

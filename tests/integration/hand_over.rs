@@ -10,20 +10,20 @@ use crate::support::load::under_load;
 use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, free_port, http_get};
 
 /// The processes that have taken over from a balancer; the last one is ended at the end of the test.
-struct Successors<'l> {
+pub(crate) struct Successors<'l> {
     lb: &'l Lb,
     pid: u32,
     count: usize,
 }
 
 impl<'l> Successors<'l> {
-    fn of(lb: &'l Lb) -> Self {
+    pub(crate) fn of(lb: &'l Lb) -> Self {
         Self { lb, pid: lb.pid(), count: 0 }
     }
 
     /// Sends SIGUSR2 to the process in charge, and waits until another one has taken over.
     #[track_caller]
-    fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         Lb::signal_to(self.pid, "USR2");
         self.count += 1;
         let line = self.lb.when_logged_times(self.count, &["hand-over done"]).pop().unwrap();
@@ -35,7 +35,7 @@ impl<'l> Successors<'l> {
 
     /// Waits until all processes but the last one have stopped.
     #[track_caller]
-    fn when_others_stopped(&self) {
+    pub(crate) fn when_others_stopped(&self) {
         self.lb.when_logged_times(self.count, &[" INFO stopped"]);
     }
 }

@@ -42,6 +42,7 @@ mod files;
 mod hand_over;
 mod health;
 mod interoperability;
+mod kernel_plane;
 mod limits;
 mod log_files;
 mod metrics;

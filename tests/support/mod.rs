@@ -15,6 +15,7 @@ pub mod dns;
 pub mod engine;
 pub mod late_network;
 pub mod load;
+pub mod machine;
 pub mod monitoring;
 pub mod network;
 pub mod peers;

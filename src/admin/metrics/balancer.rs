@@ -387,6 +387,13 @@ impl Balancer {
             "Bursts that were copied through memory, because no pipe was available to splice them through",
             copied,
         )?;
+        let lost = self.0.workers.iter().map(|worker| worker.events_lost.load(Ordering::Relaxed)).sum();
+        counter(
+            e,
+            "pointsman_kernel_events_lost",
+            "How often the kernel reported more about the connections that it forwards (plane: kernel) than could be read",
+            lost,
+        )?;
         let workers = self.0.workers.iter().enumerate().filter_map(|(index, worker)| {
             Some((format!("worker-{index}"), worker.runtime.get()?.num_alive_tasks()))
         });

@@ -9,7 +9,7 @@ pub(super) use listener::{bandwidth, listener, per_client};
 pub(super) use pool::{check_tls, eject, health, pool, replicas};
 
 use super::decode::MapReader;
-use super::model::{Config, Pool};
+use super::model::{Config, PlaneChoice, Pool};
 use super::value::BoundAddresses;
 use super::yaml::{YamlNode, YamlValue};
 
@@ -42,6 +42,14 @@ pub(super) fn config(config: &mut Config, map: &MapReader<'_>) {
         if let (Some(first), None) = (settings.first(), node.get("keepalive")) {
             let alike = settings.iter().all(|pool| pool.keepalive == first.keepalive);
             listener.options.keepalive = if alike { first.keepalive } else { Pool::default().keepalive };
+        }
+        if listener.plane == PlaneChoice::Kernel {
+            let obstacles = listener.kernel_obstacles(|pool| config.pools.get(pool));
+            let at = node.key("plane").map_or(node.at, |key| key.at);
+            for obstacle in obstacles {
+                let message = format!("{what} has `plane: kernel`, but {obstacle}");
+                map.found.decoder.problem(at, message);
+            }
         }
         listener.reads_hello = uses_name || !listener.alpn.is_empty() || !listener.sni.is_empty();
         if listener.reads_hello || node.get("alpn").or(node.get("sni")).is_some() {

@@ -54,6 +54,13 @@ settings! {
         /// belongs to the default. Absent: 5s.
         hello_timeout: Option<Duration> => optional(time_within(HELLO_TIMEOUT)), absent None, example "5s",
             only "with alpn, sni, or a pool that uses the server name";
+        /// What forwards the bytes. user: this process; kernel: the kernel's packet filter (nftables), which costs this
+        /// process nothing for each byte, and whose connections outlive it, but which cannot do all that this process can:
+        /// what it cannot is an error; auto: the kernel if it can, and this process otherwise.
+        plane: PlaneChoice => word(), default PlaneChoice::User;
+        /// Which address the backends see as that of the client: this machine's, as without the kernel, or (keep) the
+        /// client's. Then the backends' packets to the clients must pass through this machine: it is their router.
+        client_address: ClientAddress => word(), default ClientAddress::Masquerade, only "with plane: kernel or auto";
         /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
         /// connect, as nothing listens until a backend is up.
         no_backend: NoBackend => word(), default NoBackend::Reset;
@@ -100,6 +107,8 @@ impl Listener {
             default: None,
             postgres: false,
             hello_timeout: None,
+            plane: PlaneChoice::User,
+            client_address: ClientAddress::Masquerade,
             no_backend: NoBackend::Reset,
             max_connections: None,
             allow: Vec::new(),
@@ -128,6 +137,10 @@ impl Listener {
 
     fn useless(&self, key: &str) -> Useless {
         let unix = |address: &SocketAddress| matches!(address, SocketAddress::Unix(_));
+        if key == "client_address" {
+            let none = self.plane == PlaneChoice::User && self.client_address != ClientAddress::Masquerade;
+            return none.then(|| ("plane", "only the kernel can keep it; write `plane: kernel`".to_owned()));
+        }
         let SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog } = self.options;
         let for_tcp = match key {
             "socket_mode" => {
@@ -321,6 +334,30 @@ settings! {
             required "[10.0.0.0/8]";
         /// How long a connection may take to send the whole header.
         timeout: Duration => interval(), default Duration::from_secs(5);
+    }
+}
+
+words! {
+    /// What forwards a listener's bytes (`plane`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum PlaneChoice {
+        /// This process.
+        User = "user",
+        /// The kernel.
+        Kernel = "kernel",
+        /// The kernel if it can, and this process otherwise.
+        Auto = "auto",
+    }
+}
+
+words! {
+    /// Which address the backends of a forwarded connection see (`client_address`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ClientAddress {
+        /// The client's.
+        Keep = "keep",
+        /// This machine's.
+        Masquerade = "masquerade",
     }
 }
 

@@ -1,0 +1,507 @@
+//! The connections that the kernel forwards, as conntrack's events tell of them: counted, logged and recorded like those of
+//! the workers.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::conntrack::{Entry, TcpState, Tuple};
+use super::rules::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, OURS};
+use crate::balance::Lease;
+use crate::domain::{
+    Cause, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Excluded, Failure,
+    IdleConnection, Route, SocketAddress, Stage,
+};
+use crate::pool::lifetimes::Ages;
+use crate::pool::{Backend, Pool, PoolSnapshot};
+use crate::proxy::context::Shared;
+use crate::proxy::listener::{Admitted, Listener};
+use crate::proxy::progress::CloseRequest;
+use crate::proxy::table::{OpenAges, PoolAges};
+use crate::telemetry::ConnectError;
+use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
+use crate::telemetry::flow::Flow;
+use crate::telemetry::records::KeptDecision;
+
+/// How many connections are listed in a forecast.
+const LISTED: usize = 16;
+
+/// Where the kernel has sent a connection.
+pub(super) struct Target {
+    pub(super) listener: Arc<Listener>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) backend: Arc<Backend>,
+    /// What was chosen from.
+    pub(super) snapshot: Arc<PoolSnapshot>,
+}
+
+/// An open connection.
+struct Open {
+    conn: u64,
+    original: Tuple,
+    reply: Tuple,
+    target: Target,
+    /// When its backend had answered: the kernel reports no earlier event.
+    began: Instant,
+    began_at: SystemTime,
+    /// Where its decision is kept.
+    decision: KeptDecision,
+    /// The bits of its mark.
+    mark: u32,
+    /// When the first side ended it.
+    ending: Option<Instant>,
+    /// The backend's number of directives when it was routed.
+    directives: u32,
+    /// When this process ends it, if it does, and why.
+    close_at: Option<(Instant, CloseRequest)>,
+    /// Why it is ending it.
+    request: Option<CloseRequest>,
+    flow: Arc<Flow>,
+    _lease: Lease,
+    _admitted: Option<Admitted>,
+}
+
+/// A connection that one side has ended, until the other one has.
+struct Ending {
+    id: u32,
+    /// When its entry is looked at next, and how long after the last time that is.
+    at: Instant,
+    after: Duration,
+}
+
+/// The time from the first FIN to the first look: the answer to a FIN takes no longer, as a rule.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+/// The longest time between two looks.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// The open connections, by the number of their entry.
+pub(super) struct Connections {
+    open: HashMap<u32, Open>,
+    /// In the order of their next look.
+    ending: BTreeMap<(Instant, u32), Ending>,
+    /// Entries of connections that have ended, until the kernel removes them.
+    ended: HashSet<u32>,
+    shared: Arc<Shared>,
+    next_conn: u64,
+    stride: u64,
+    /// Connections that were cut at the end of a drain.
+    pub(super) cut: usize,
+}
+
+impl Connections {
+    /// Their numbers are `first` and every `stride`th after it.
+    pub(super) fn new(shared: Arc<Shared>, first: u64, stride: u64) -> Self {
+        Self {
+            open: HashMap::new(),
+            ending: BTreeMap::new(),
+            ended: HashSet::new(),
+            shared,
+            next_conn: first,
+            stride,
+            cut: 0,
+        }
+    }
+
+    /// Follows an entry that was made or has changed; `find` tells where a new one was sent.
+    pub(super) fn follow(
+        &mut self,
+        entry: &Entry,
+        now: Instant,
+        find: impl FnOnce(&Entry) -> Option<Target>,
+    ) {
+        if entry.mark & OURS == 0 || self.ended.contains(&entry.id) {
+            return;
+        }
+        if !self.open.contains_key(&entry.id) {
+            let is_over = matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset));
+            if entry.answered != Some(true) || is_over {
+                return;
+            }
+            let Some(target) = find(entry) else { return };
+            self.begin(entry, target, now);
+        }
+        let Some(open) = self.open.get_mut(&entry.id) else { return };
+        open.mark |= entry.mark;
+        if open.mark & ENDING != 0 && open.ending.is_none() {
+            open.ending = Some(now);
+            // After a reset there is nothing to wait for.
+            let after =
+                if open.mark & (CLIENT_RESET | BACKEND_RESET) == 0 { FIRST_LOOK } else { Duration::ZERO };
+            self.look_after(entry.id, now, after);
+        }
+    }
+
+    fn look_after(&mut self, id: u32, now: Instant, after: Duration) {
+        let at = now + after;
+        self.ending.insert((at, id), Ending { id, at, after });
+    }
+
+    /// When an entry is to be looked at next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.ending.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The connections whose entries are to be looked at now.
+    pub(super) fn take_ending(&mut self, now: Instant) -> Vec<Tuple> {
+        let mut tuples = Vec::new();
+        while let Some(first) = self.ending.first_entry().filter(|first| first.get().at <= now) {
+            let Ending { id, after, .. } = first.remove();
+            if let Some(open) = self.open.get(&id) {
+                tuples.push(open.original);
+                self.look_after(id, now, (after * 2).clamp(FIRST_LOOK, LAST_LOOK));
+            }
+        }
+        tuples
+    }
+
+    /// Ends the connection of an entry if both sides have ended it.
+    pub(super) fn look_at(&mut self, entry: &Entry) {
+        let Some(open) = self.open.get_mut(&entry.id) else { return };
+        open.mark |= entry.mark;
+        if matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset)) {
+            // The second side ended it at an unknown moment since then, most likely at once.
+            let at = open.ending.unwrap_or_else(Instant::now);
+            self.end(entry.id, entry.bytes, at);
+            self.ended.insert(entry.id);
+        }
+    }
+
+    /// Adds a connection whose backend has answered: counts, logs and records that it was routed.
+    fn begin(&mut self, entry: &Entry, target: Target, now: Instant) {
+        let conn = self.next_conn;
+        self.next_conn += self.stride;
+        let Target { listener, pool, backend, snapshot } = &target;
+        listener.count_accepted();
+        let flow = backend.flows.of(&listener.name);
+        flow.opened();
+        let route = Route {
+            after: Duration::ZERO,
+            algorithm: snapshot.algorithm,
+            excluded: Excluded { ineligible: Arc::clone(&snapshot.ineligible), ..Excluded::default() },
+            attempts: 1,
+            failed: Vec::new(),
+            candidates: snapshot.candidates(Some(backend)),
+            home: None,
+            tier: snapshot.kind(),
+            queued: None,
+            source: None,
+            proxy: None,
+            proxy_header: false,
+            cancel_request: false,
+        };
+        pool.counters.routed(route.tier, 0);
+        let began_at = SystemTime::now();
+        let connected = target.connected();
+        let record = target.record(conn, entry.original, began_at, Duration::ZERO, Stage::Routed);
+        record.log_routed(&connected, &route);
+        let decision = self.shared.records.add_routed(ConnectionRecord { route: Some(route), ..record });
+        let open = Open {
+            conn,
+            original: entry.original,
+            reply: entry.reply,
+            began: now,
+            began_at,
+            decision,
+            mark: entry.mark,
+            ending: None,
+            directives: backend.directives(),
+            close_at: None,
+            request: None,
+            flow,
+            _lease: backend.load.lease(),
+            _admitted: listener.admit(None),
+            target,
+        };
+        self.open.insert(entry.id, open);
+    }
+
+    /// Ends the connection of an entry that is gone; `find` tells where one that was never answered was sent.
+    pub(super) fn gone(&mut self, entry: &Entry, now: Instant, find: impl FnOnce(&Entry) -> Option<Target>) {
+        if self.ended.remove(&entry.id) {
+            return;
+        }
+        if self.open.contains_key(&entry.id) {
+            self.end(entry.id, entry.bytes, now);
+        } else if let Some(target) = find(entry) {
+            self.fail(entry, &target);
+        }
+    }
+
+    /// Counts, logs and records a connection that a backend has refused or not answered, and has the backend checked.
+    fn fail(&mut self, entry: &Entry, target: &Target) {
+        let conn = self.next_conn;
+        self.next_conn += self.stride;
+        let Target { listener, pool, backend, .. } = target;
+        let [bytes_in, bytes_out] = entry.bytes.unwrap_or_default();
+        // The kernel removes an entry at once if a reset is its only answer.
+        let (error, cause) = match bytes_out {
+            0 => (ConnectError::Timeout, "no answer"),
+            _ => (ConnectError::Refused, "connection refused"),
+        };
+        listener.count_accepted();
+        backend.connect_failed(error);
+        pool.counters.client_visible_failure(CloseReason::ConnectFailed);
+        pool.report_failure(backend, Failure::Connect(Cause::from(cause)));
+        backend.flows.of(&listener.name).ended_unrouted(CloseReason::ConnectFailed);
+        let end = ConnectionEnd {
+            reason: CloseReason::ConnectFailed,
+            first_closed: None,
+            rejection: None,
+            kernel: None,
+        };
+        let stage = Stage::Ended(end);
+        let record = target.record(conn, entry.original, SystemTime::now(), Duration::ZERO, stage);
+        let record = ConnectionRecord { bytes_in, bytes_out, ..record };
+        record.log_closed(&end);
+        self.shared.records.add_ended(record, true, None);
+    }
+
+    /// Ends connections that are no longer in the table: their ends were lost.
+    pub(super) fn keep(&mut self, exists: impl Fn(u32) -> bool, now: Instant) {
+        self.ended.retain(|id| exists(*id));
+        let gone: Vec<_> = self.open.keys().copied().filter(|id| !exists(*id)).collect();
+        gone.into_iter().for_each(|id| self.end(id, None, now));
+    }
+
+    /// Counts, logs and records the end of a connection at that moment.
+    fn end(&mut self, id: u32, bytes: Option<[u64; 2]>, at: Instant) {
+        let Some(open) = self.open.remove(&id) else { return };
+        let [bytes_in, bytes_out] = bytes.unwrap_or_default();
+        let pool = &open.target.pool;
+        let (reason, age) = (open.reason(), at.saturating_duration_since(open.began));
+        pool.counters.connection.observe(age.as_secs_f64());
+        if reason.is_failure() {
+            pool.counters.client_visible_failure(reason);
+        }
+        pool.lifetimes.ended(age, reason.is_cut());
+        self.cut += usize::from(reason == CloseReason::DrainTimeout);
+        open.flow.moved(bytes_in, bytes_out);
+        open.flow.closed(reason);
+        let end = ConnectionEnd { reason, first_closed: open.first_closed(), rejection: None, kernel: None };
+        let record = ConnectionRecord { bytes_in, bytes_out, ..open.record(at, Stage::Ended(end)) };
+        record.log_closed(&end);
+        let failed = reason.is_failure() || reason == CloseReason::Operator;
+        self.shared.records.add_ended(record, failed, Some(open.decision));
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The number of the next one.
+    pub(super) fn coming_conn(&self) -> u64 {
+        self.next_conn
+    }
+
+    /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
+    pub(super) fn list(
+        &self,
+        filter: &ConnectionFilter,
+        limit: usize,
+        now: Instant,
+    ) -> (Vec<ConnectionRecord>, usize) {
+        let mut all: Vec<_> = self.open.values().filter(|open| open.matches(filter)).collect();
+        let total = all.len();
+        all.sort_unstable_by_key(|open| open.conn);
+        (all.into_iter().take(limit).map(|open| open.record(now, Stage::Open)).collect(), total)
+    }
+
+    /// The open connections of `subject`, at most `limit`.
+    pub(super) fn find(
+        &self,
+        subject: ConnectionSubject,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<ConnectionRecord> {
+        let matching = self.open.values().filter(|open| subject.matches(open.conn, open.client()));
+        matching.take(limit).map(|open| open.record(now, Stage::Open)).collect()
+    }
+
+    /// The ages of the open connections; `selected`: which of them are forecast. How long they have been idle is not known.
+    pub(super) fn ages(&self, selected: &ConnectionFilter, now: Instant) -> OpenAges {
+        let mut ages = OpenAges::default();
+        for open in self.open.values() {
+            let (age, is_selected) = (now.duration_since(open.began), open.matches(selected));
+            let pool = &open.target.pool;
+            let index = ages.pools.iter().position(|of| Arc::ptr_eq(&of.pool, pool)).unwrap_or_else(|| {
+                let (pool, none) = (Arc::clone(pool), Ages::default());
+                ages.pools.push(PoolAges { pool, all: none, selected: none });
+                ages.pools.len() - 1
+            });
+            ages.pools[index].all.add(age);
+            if !is_selected {
+                continue;
+            }
+            ages.pools[index].selected.add(age);
+            ages.oldest = ages.oldest.max(Some(age));
+            if ages.longest_idle.len() < LISTED {
+                let idle = IdleConnection {
+                    conn: open.conn,
+                    client: open.client(),
+                    backend: Some(Arc::clone(&open.target.backend.name)),
+                    age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                    idle_ms: 0,
+                };
+                ages.longest_idle.push((Some(Arc::clone(&pool.name)), idle));
+            }
+        }
+        ages
+    }
+
+    /// Notes that the selected connections end now for that reason; returns the two directions of each.
+    pub(super) fn request(
+        &mut self,
+        request: CloseRequest,
+        selected: impl Fn(u64) -> bool,
+    ) -> Vec<[Tuple; 2]> {
+        let wanted = self.open.values_mut().filter(|open| open.request.is_none() && selected(open.conn));
+        wanted.map(|open| open.end_for(request)).collect()
+    }
+
+    /// The same for the connections whose time has come.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<[Tuple; 2]> {
+        let due = |open: &mut Open| match open.close_at {
+            Some((at, request)) if at <= now && open.request.is_none() => Some(open.end_for(request)),
+            _ => None,
+        };
+        self.open.values_mut().filter_map(due).collect()
+    }
+
+    /// Ends all that are open now, one by one over the time `over`, the oldest first.
+    pub(super) fn close_over(&mut self, request: CloseRequest, over: Duration, now: Instant) {
+        spread(self.open.values_mut().collect(), request, now, over);
+    }
+
+    /// Follows the directives of the backends, where those have changed since the connections were routed.
+    pub(super) fn schedule(&mut self, now: Instant) {
+        let mut concerned: HashMap<usize, Vec<&mut Open>> = HashMap::new();
+        for open in self.open.values_mut() {
+            let backend = &open.target.backend;
+            if open.directives != backend.directives() {
+                open.directives = backend.directives();
+                concerned.entry(Arc::as_ptr(backend).addr()).or_default().push(open);
+            }
+        }
+        for open in concerned.into_values() {
+            match open[0].target.backend.directive() {
+                Some(directive) => {
+                    let request = CloseRequest { reason: directive.reason, how: directive.how };
+                    spread(open, request, directive.at.max(now), directive.over);
+                }
+                None => open.into_iter().for_each(|open| open.close_at = None),
+            }
+        }
+    }
+
+    /// Forgets all, without a record: another process follows them.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+        self.ending.clear();
+    }
+
+    /// The record of an open connection.
+    pub(super) fn record(&self, conn: u64, now: Instant) -> Option<ConnectionRecord> {
+        self.open.values().find(|open| open.conn == conn).map(|open| open.record(now, Stage::Open))
+    }
+}
+
+/// Sets when the connections end: evenly from the moment `first` over the time `over`, the oldest first.
+fn spread(mut open: Vec<&mut Open>, request: CloseRequest, first: Instant, over: Duration) {
+    open.sort_unstable_by_key(|open| open.conn);
+    let n = u32::try_from(open.len()).unwrap_or(u32::MAX);
+    for (index, open) in (1u32..).zip(open) {
+        let after = if over.is_zero() { over } else { over.mul_f64(f64::from(index) / f64::from(n)) };
+        open.close_at = Some((first + after, request));
+    }
+}
+
+impl Open {
+    fn client(&self) -> Client {
+        Client::Tcp(self.original.source)
+    }
+
+    fn matches(&self, filter: &ConnectionFilter) -> bool {
+        let Target { listener, pool, backend, .. } = &self.target;
+        filter.matches(
+            &listener.name,
+            Some(&pool.name),
+            Some((&backend.name, &backend.address)),
+            self.client(),
+        )
+    }
+
+    /// Notes that it is being ended for that reason; returns its two directions.
+    fn end_for(&mut self, request: CloseRequest) -> [Tuple; 2] {
+        self.request = Some(request);
+        [self.original, self.reply]
+    }
+
+    /// Which side closed first, cleanly, if one did.
+    fn first_closed(&self) -> Option<CloseReason> {
+        match self.mark {
+            mark if mark & CLIENT_CLOSED != 0 => Some(CloseReason::ClientClosed),
+            mark if mark & BACKEND_CLOSED != 0 => Some(CloseReason::BackendClosed),
+            _ => None,
+        }
+    }
+
+    /// Why it has ended.
+    fn reason(&self) -> CloseReason {
+        match (self.request, self.mark) {
+            (Some(request), _) => request.reason,
+            (None, mark) if mark & BACKEND_RESET != 0 => CloseReason::BackendReset,
+            (None, mark) if mark & CLIENT_RESET != 0 => CloseReason::ClientReset,
+            // Without an end of either side its entry has expired.
+            _ => self.first_closed().unwrap_or(CloseReason::IdleTimeout),
+        }
+    }
+
+    /// Its record at a moment, without its bytes.
+    fn record(&self, at: Instant, stage: Stage) -> ConnectionRecord {
+        let age = at.saturating_duration_since(self.began);
+        self.target.record(self.conn, self.original, self.began_at, age, stage)
+    }
+}
+
+impl Target {
+    fn connected(&self) -> ConnectedBackend {
+        let Backend { name, address, .. } = &*self.backend;
+        ConnectedBackend { name: Arc::clone(name), address: address.clone(), connect: None }
+    }
+
+    /// The record of a connection that was sent there, without its route and its bytes.
+    fn record(
+        &self,
+        conn: u64,
+        original: Tuple,
+        accepted: SystemTime,
+        age: Duration,
+        stage: Stage,
+    ) -> ConnectionRecord {
+        ConnectionRecord {
+            conn,
+            client: Client::Tcp(original.source),
+            listener: Arc::clone(&self.listener.name),
+            pool: Some(Arc::clone(&self.pool.name)),
+            pool_match: None,
+            accepted,
+            backend: Some(self.connected()),
+            route: None,
+            age,
+            bytes_in: 0,
+            bytes_out: 0,
+            throttled: false,
+            first_byte: None,
+            stage,
+        }
+    }
+}
+
+/// Whether `bound` accepts a connection to `destination`.
+pub(super) fn accepts(bound: &SocketAddress, destination: std::net::SocketAddr) -> bool {
+    let Some(bound) = bound.tcp() else { return false };
+    let ip = bound.ip().to_canonical();
+    let any = ip.is_unspecified() && (bound.is_ipv6() || destination.is_ipv4());
+    bound.port() == destination.port() && (any || ip == destination.ip().to_canonical())
+}

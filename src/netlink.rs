@@ -1,0 +1,148 @@
+//! Messages of netlink sockets (netlink(7)) and their attributes. Both are padded to four bytes.
+
+use std::io;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The length of `struct nlmsghdr`.
+pub const HEADER: usize = 16;
+/// The length of the header of an attribute (`struct nlattr`).
+const ATTRIBUTE_HEADER: usize = 4;
+/// The bits of an attribute's type that are flags (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
+const ATTRIBUTE_FLAGS: u16 = 0xc000;
+/// `NLA_F_NESTED`: the value consists of attributes.
+const NESTED: u16 = 0x8000;
+
+/// Opens a socket to a part of the kernel (`NETLINK_…`).
+pub fn open(protocol: libc::c_int) -> io::Result<Socket> {
+    Socket::new(Domain::from(libc::AF_NETLINK), Type::DGRAM, Some(Protocol::from(protocol)))
+}
+
+/// A message that the kernel has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its type.
+    pub kind: u16,
+    /// Its flags (`NLM_F_…`).
+    pub flags: u16,
+    /// The number of the request that it replies to; 0 for a notification.
+    pub sequence: u32,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+/// Splits off the first message; `None`: it is cut off or malformed.
+pub fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let header = bytes.get(..HEADER)?;
+    let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| header[at + byte]));
+    let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+    let length = number(0) as usize;
+    let message =
+        Message { kind: half(4), flags: half(6), sequence: number(8), body: bytes.get(HEADER..length)? };
+    Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// The error number in the body of a message of the type `NLMSG_ERROR`; 0: it confirms a request.
+pub fn error_number(body: &[u8]) -> i32 {
+    let number = body.get(..4).and_then(|number| number.try_into().ok());
+    -number.map_or(0, i32::from_ne_bytes)
+}
+
+/// The attributes, each with its type and its value, up to the first malformed one.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = bytes.get(..ATTRIBUTE_HEADER)?;
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & !ATTRIBUTE_FLAGS;
+        let value = bytes.get(ATTRIBUTE_HEADER..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The value of the first attribute of that type.
+pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(of, _)| *of == kind).map(|(_, value)| value)
+}
+
+/// A request, as it is built.
+#[derive(Debug)]
+pub struct Request(Vec<u8>);
+
+impl Request {
+    /// A request of that type, flags (without `NLM_F_REQUEST`, which it gets) and number.
+    pub fn new(kind: u16, flags: u16, sequence: u32) -> Self {
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16 | flags).to_ne_bytes());
+        bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        // The kernel fills in the port.
+        Self(bytes)
+    }
+
+    /// Adds bytes as they are.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    /// Adds an attribute.
+    pub fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    /// Adds an attribute that consists of those that `inner` adds.
+    pub fn nested(&mut self, kind: u16, inner: impl FnOnce(&mut Self)) {
+        let start = self.0.len();
+        self.attribute(kind | NESTED, &[]);
+        inner(self);
+        let length = (self.0.len() - start) as u16;
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// The whole request.
+    pub fn finish(mut self) -> Vec<u8> {
+        let length = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_request_is_read_as_it_was_built() {
+        let mut request = Request::new(7, 0x300, 9);
+        request.put(&[1, 2, 3, 4]);
+        request.attribute(5, b"abc");
+        request.nested(6, |inner| inner.attribute(8, b"x"));
+        let bytes = request.finish();
+        let (message, rest) = split(&bytes).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!((message.kind, message.flags, message.sequence), (7, 0x301, 9));
+        let (fixed, attributes) = message.body.split_at(4);
+        assert_eq!(fixed, [1, 2, 3, 4]);
+        assert_eq!(attribute(attributes, 5), Some(&b"abc"[..]));
+        assert_eq!(attribute(attribute(attributes, 6).unwrap(), 8), Some(&b"x"[..]));
+        assert_eq!(attribute(attributes, 7), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_within_their_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = &bytes[..];
+            while let Some((message, after)) = split(rest) {
+                prop_assert!(attributes(message.body).count() <= message.body.len());
+                prop_assert!(after.len() < rest.len());
+                rest = after;
+            }
+        }
+    }
+}

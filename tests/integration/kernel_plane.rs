@@ -1,0 +1,387 @@
+//! Connections that the kernel forwards (`plane: kernel`), between network namespaces: a client's, the balancer's and those
+//! of the backends.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::hand_over::Successors;
+use crate::support::backend::Backend;
+use crate::support::machine::Machine;
+use crate::support::network::{is_inside, sh};
+use crate::support::{Lb, eventually, static_list, within};
+
+/// A router that has rules.
+const ROUTER: &str = "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 1 >/proc/sys/net/ipv6/conf/all/forwarding \
+                      && nft list tables";
+
+/// Runs the test in a network namespace of its own.
+fn is_router(test: &str) -> bool {
+    is_inside(&format!("kernel_plane::{test}"), "nftables", ROUTER)
+}
+
+/// A client, and two machines with a backend each, `a` and `b`, which echo after they have said their name.
+struct Network {
+    client: Machine,
+    machines: [Machine; 2],
+    backends: [Arc<Mutex<Backend>>; 2],
+}
+
+impl Network {
+    fn new() -> Self {
+        Self::with_addresses(["10.77.2.2:0", "10.77.3.2:0"])
+    }
+
+    fn with_addresses(addresses: [&str; 2]) -> Self {
+        let machines = [Machine::new("backend2", 2), Machine::new("backend3", 3)];
+        let backend = |n: usize| {
+            let address: SocketAddr = addresses[n].parse().unwrap();
+            let backend = machines[n].run(move || {
+                Backend::serving_at(address, move |mut stream| {
+                    let name: &[u8] = [b"a", b"b"][n];
+                    if stream.write_all(name).is_ok() {
+                        let mut reader = stream.try_clone().unwrap();
+                        let _ = std::io::copy(&mut reader, &mut stream);
+                    }
+                })
+            });
+            Arc::new(Mutex::new(backend.unwrap()))
+        };
+        let network =
+            Self { client: Machine::new("client0", 1), backends: [backend(0), backend(1)], machines };
+        for address in network.addresses() {
+            within(crate::TIME_LIMIT, "a route to the backend", || TcpStream::connect(address).ok());
+        }
+        network
+    }
+
+    fn addresses(&self) -> [SocketAddr; 2] {
+        self.backends.each_ref().map(|backend| backend.lock().unwrap().address)
+    }
+
+    /// The configuration of a listener with these settings besides, and a pool with these.
+    fn config(&self, listener: &str, pool: &str) -> String {
+        let [a, b] = self.addresses();
+        format!(
+            "listeners:\n  web: {{bind: 10.77.1.1:0, pool: web, {listener}}}\npools:\n  web:\n    discover: \
+             [{{static: [{{address: '{a}', name: a}}, {{address: '{b}', name: b}}]}}]\n    {pool}\n"
+        )
+    }
+
+    /// A connection of the client, and the name of the backend that it has reached.
+    fn connect(&self, to: SocketAddr) -> (TcpStream, char) {
+        self.try_connect(to, 0).unwrap()
+    }
+
+    /// The same from a port of the client; 0: any.
+    fn try_connect(&self, to: SocketAddr, port: u16) -> std::io::Result<(TcpStream, char)> {
+        self.client.run(move || {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            let unspecified: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+            socket.bind(&SocketAddr::new(unspecified, port).into())?;
+            socket.connect_timeout(&to.into(), crate::TIME_LIMIT)?;
+            let mut stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(crate::TIME_LIMIT))?;
+            let mut name = [0];
+            stream.read_exact(&mut name)?;
+            Ok((stream, name[0].into()))
+        })
+    }
+}
+
+/// Sends something and gets it back.
+fn echo(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"ping")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"ping");
+    Ok(())
+}
+
+/// The rules; empty: there is no table.
+fn table() -> String {
+    let output = Command::new("nft").args(["list", "table", "inet", "pointsman"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The value of a field of a log line.
+fn field<'l>(line: &'l str, name: &str) -> &'l str {
+    let rest = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("{name}: {line}")).1;
+    rest.split(' ').next().unwrap()
+}
+
+#[test]
+fn each_connection_is_logged_counted_and_shown() {
+    if !is_router("each_connection_is_logged_counted_and_shown") {
+        return;
+    }
+    let network = Network::new();
+    let mut lb = Lb::start(&network.config("plane: kernel", ""));
+    let web = lb.address("web");
+    let (mut first, a) = network.connect(web);
+    let (second, b) = network.connect(web);
+    assert_ne!(a, b, "in rotation");
+    echo(&mut first).unwrap();
+    let port = first.local_addr().unwrap().port().to_string();
+    let routed = lb.when_logged_times(2, &["routed conn="]);
+    let line = routed.iter().find(|line| line.contains(&format!(":{port} "))).unwrap();
+    assert_eq!((field(line, "backend"), field(line, "algorithm")), (&*a.to_string(), "round-robin"));
+    let open: serde_json::Value = serde_json::from_str(&lb.get("/api/v1/connections").1).unwrap();
+    assert_eq!(open["connections"].as_array().unwrap().len(), 2, "{open}");
+    let status = lb.status();
+    assert_eq!(
+        (&status["listeners"][0]["plane"], &status["listeners"][0]["active"]),
+        (&"kernel".into(), &2.into())
+    );
+    drop(first);
+    let closed = lb.when_logged("closed conn=");
+    assert_eq!((field(&closed, "reason"), field(&closed, "backend")), ("client_closed", &*a.to_string()));
+    let bytes = |name: &str| field(&closed, name).parse::<u64>().unwrap();
+    // The bytes of the packets: of IP and TCP there are at least 40 in each.
+    assert!(
+        (100..1000).contains(&bytes("bytes_in")) && (100..1000).contains(&bytes("bytes_out")),
+        "{closed}"
+    );
+    let why: String = lb.get(&format!("/api/v1/why?conn={}", field(&closed, "conn"))).1;
+    assert!(why.contains("accepted"), "{why}");
+    // Killed with the connection open: the backend resets it.
+    let killed = &network.backends[usize::from(b == 'b')];
+    killed.lock().unwrap().kill();
+    let closed = &lb.when_logged_times(2, &["closed conn="])[1];
+    assert_eq!(field(closed, "reason"), "backend_reset");
+    drop(second);
+    lb.when_idle();
+    lb.signal("TERM");
+    assert!(lb.when_ended().success());
+    assert_eq!(table(), "", "it is removed");
+}
+
+#[test]
+fn a_refused_connection_is_a_check_and_the_backend_leaves_the_rules() {
+    if !is_router("a_refused_connection_is_a_check_and_the_backend_leaves_the_rules") {
+        return;
+    }
+    let network = Network::new();
+    let lb = Lb::start(&network.config("plane: kernel", "health: {tcp: {}, every: 1h, fall: 1}"));
+    let web = lb.address("web");
+    network.backends[0].lock().unwrap().kill();
+    let refused = eventually("a refused connection", || network.try_connect(web, 0).err());
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let closed = lb.when_logged("closed conn=");
+    assert_eq!(field(&closed, "reason"), "connect_failed");
+    lb.when_logged("backend down pool=web backend=a");
+    let gone = network.addresses()[0].ip().to_string();
+    eventually("the rules without it", || (!table().contains(&gone)).then_some(()));
+    for _ in 0..4 {
+        assert_eq!(network.connect(web).1, 'b');
+    }
+    network.backends[1].lock().unwrap().kill();
+    eventually("no backend", || {
+        lb.backends().iter().all(|(_, state, _)| state == "down").then_some(()).or_else(|| {
+            let _ = network.try_connect(web, 0);
+            None
+        })
+    });
+    assert_eq!(network.try_connect(web, 0).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn connections_outlive_the_process_and_the_next_one_finds_them() {
+    if !is_router("connections_outlive_the_process_and_the_next_one_finds_them") {
+        return;
+    }
+    let network = Network::new();
+    let mut lb = Lb::start(&network.config("plane: kernel", ""));
+    let web = lb.address("web");
+    let (mut stream, backend) = network.connect(web);
+    lb.when_logged("routed conn=");
+    lb.signal("KILL");
+    lb.when_ended();
+    echo(&mut stream).unwrap();
+    // New ones, too: the rules are those that the process has left.
+    echo(&mut network.connect(web).0).unwrap();
+    let config = network.config("plane: kernel", "").replace("10.77.1.1:0", &web.to_string());
+    let next = Lb::start(&config);
+    let found = next.when_logged("plane=kernel");
+    assert!(found.contains("found=1") || found.contains("found=2"), "{found}");
+    echo(&mut stream).unwrap();
+    drop(stream);
+    let closed = next.when_logged("reason=client_closed");
+    assert_eq!(field(&closed, "backend"), backend.to_string());
+    next.when_idle();
+}
+
+#[test]
+fn a_hand_over_leaves_the_connections_to_the_next_process() {
+    if !is_router("a_hand_over_leaves_the_connections_to_the_next_process") {
+        return;
+    }
+    let network = Network::new();
+    let lb = Lb::start(&network.config("plane: kernel", ""));
+    let mut successors = Successors::of(&lb);
+    let (mut stream, _) = network.connect(lb.address("web"));
+    lb.when_logged("routed conn=");
+    for n in 1..=3 {
+        successors.hand_over();
+        echo(&mut stream).unwrap();
+        echo(&mut network.connect(lb.address("web")).0).unwrap();
+        // None of them waits for the connections of the kernel.
+        successors.when_others_stopped();
+        let found = lb.when_logged_times(n + 1, &["listening listener=web", "plane=kernel"]).pop().unwrap();
+        assert!(!found.ends_with("found=0"), "{found}");
+    }
+    assert_ne!(table(), "");
+    drop(stream);
+    lb.when_logged("reason=client_closed");
+}
+
+#[test]
+fn a_connection_that_an_operator_closes_is_reset_on_both_sides() {
+    if !is_router("a_connection_that_an_operator_closes_is_reset_on_both_sides") {
+        return;
+    }
+    let network = Network::new();
+    for address in ["masquerade", "keep"] {
+        let lb = Lb::start(&network.config(&format!("plane: kernel, client_address: {address}"), ""));
+        let (mut stream, _) = network.connect(lb.address("web"));
+        let routed = lb.when_logged("routed conn=");
+        let (code, reply) =
+            lb.request("DELETE", &format!("/api/v1/connections/{}", field(&routed, "conn")), "");
+        assert_eq!(code, 200, "{reply}");
+        let closed = lb.when_logged("closed conn=");
+        assert_eq!(field(&closed, "reason"), "operator", "{address}");
+        eventually("a reset", || echo(&mut stream).err());
+        // Another connection between the same ends is none of that.
+        let port = stream.local_addr().unwrap().port();
+        drop(stream);
+        let (mut again, _) = network.try_connect(lb.address("web"), port).unwrap();
+        echo(&mut again).unwrap();
+    }
+}
+
+/// Compares the two planes for many ports of a client; `listen` is an address of the balancer.
+fn compare_planes(addresses: [&str; 2], listen: &str) {
+    let network = Network::with_addresses(addresses);
+    for balance in ["maglev", "source-hash"] {
+        let pool = format!("balance: {balance}\n    hash: {{key: source-ip-port}}");
+        let config = network.config("plane: kernel", &pool).replace("10.77.1.1:0", listen);
+        let user = format!("  user: {{bind: {listen}, pool: web}}\npools:");
+        let lb = Lb::start(&config.replace("pools:", &user));
+        let (user, kernel) = (lb.address("user"), lb.address("web"));
+        let mut counts = [0; 2];
+        for port in 20_000..20_040 {
+            let names = [user, kernel].map(|to| network.try_connect(to, port).unwrap().1);
+            assert_eq!(names[0], names[1], "{balance}, port {port}");
+            counts[usize::from(names[0] == 'b')] += 1;
+        }
+        assert!(counts.iter().all(|n| *n > 5), "{counts:?}");
+    }
+}
+
+#[test]
+fn a_client_gets_the_same_backend_in_either_plane() {
+    if is_router("a_client_gets_the_same_backend_in_either_plane") {
+        compare_planes(["10.77.2.2:0", "10.77.3.2:0"], "10.77.1.1:0");
+    }
+}
+
+#[test]
+fn a_client_gets_the_same_backend_in_either_plane_by_ipv6() {
+    if is_router("a_client_gets_the_same_backend_in_either_plane_by_ipv6") {
+        compare_planes(["[fd77:2::2]:0", "[fd77:3::2]:0"], "'[fd77:1::1]:0'");
+    }
+}
+
+#[test]
+fn a_listener_changes_its_plane_and_no_connection_notices() {
+    if !is_router("a_listener_changes_its_plane_and_no_connection_notices") {
+        return;
+    }
+    let network = Network::new();
+    for address in ["masquerade", "keep"] {
+        let [user, kernel] = [
+            network.config("plane: user", ""),
+            network.config(&format!("plane: kernel, client_address: {address}"), ""),
+        ];
+        let lb = Lb::start(&user);
+        let web = lb.address("web");
+        let mut streams = vec![network.connect(web).0];
+        for _ in 0..2 {
+            for config in [&kernel, &user] {
+                lb.reload(config);
+                streams.iter_mut().for_each(|stream| echo(stream).unwrap());
+                streams.push(network.connect(web).0);
+                streams.iter_mut().for_each(|stream| echo(stream).unwrap());
+            }
+        }
+        assert_eq!(lb.status()["open"].as_u64().unwrap(), 3, "those of this process");
+        let all: serde_json::Value = serde_json::from_str(&lb.get("/api/v1/connections").1).unwrap();
+        assert_eq!(all["connections"].as_array().unwrap().len(), 5, "{all}");
+    }
+}
+
+#[test]
+fn rules_that_another_program_has_removed_are_written_again() {
+    if !is_router("rules_that_another_program_has_removed_are_written_again") {
+        return;
+    }
+    let network = Network::new();
+    let lb = Lb::start(&network.config("plane: kernel", ""));
+    let (mut stream, _) = network.connect(lb.address("web"));
+    sh("nft add table ip other && nft 'add chain ip other rules'");
+    sh("nft flush ruleset");
+    lb.when_logged("another program has changed the table pointsman of nftables");
+    eventually("the rules", || network.try_connect(lb.address("web"), 0).ok());
+    echo(&mut stream).unwrap();
+    sh("nft add table ip other && nft 'add chain ip other rules'");
+    network.connect(lb.address("web"));
+    assert_eq!(lb.logged(&["another program has changed"]).len(), 1, "{}", lb.log());
+}
+
+#[test]
+fn the_backend_sees_the_address_that_is_configured() {
+    if !is_router("the_backend_sees_the_address_that_is_configured") {
+        return;
+    }
+    let network = Network::new();
+    let server = network.machines[0].run(|| std::net::TcpListener::bind("10.77.2.2:0")).unwrap();
+    let address = server.local_addr().unwrap();
+    for (client_address, expected) in [("keep", "10.77.1.2"), ("masquerade", "10.77.2.1")] {
+        let lb = Lb::start(&format!(
+            "listeners:\n  web: {{bind: 10.77.1.1:0, pool: web, plane: kernel, client_address: {client_address}}}\n\
+             pools:\n  web:\n    discover: {}\n",
+            static_list(&[address])
+        ));
+        let web = lb.address("web");
+        let _client = network.client.run(move || TcpStream::connect(web)).unwrap();
+        assert_eq!(crate::support::accept_within(&server).1.ip().to_string(), expected);
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_before_anything_starts() {
+    if !is_router("what_is_missing_is_named_before_anything_starts") {
+        return;
+    }
+    let network = Network::new();
+    sh("echo 0 >/proc/sys/net/ipv4/ip_forward");
+    let mut lb = Lb::launch(&network.config("plane: kernel", ""));
+    assert_eq!(lb.when_ended().code(), Some(2));
+    let log = lb.log();
+    assert!(
+        log.contains("net.ipv4.ip_forward is 0") && log.contains("sysctl -w net.ipv4.ip_forward=1"),
+        "{log}"
+    );
+    let lb = Lb::start(&network.config("plane: auto", ""));
+    lb.when_logged("this process forwards its bytes: the kernel cannot");
+    assert_eq!(lb.status()["listeners"][0]["plane"], "user");
+    sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+    let _owner = Lb::start(&network.config("plane: kernel", ""));
+    let second = Lb::start(&network.config("plane: kernel", ""));
+    second.when_logged("only one can");
+    network.connect(second.address("web"));
+}
