@@ -2,11 +2,12 @@
 //! the workers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::conntrack::{Entry, TcpState, Tuple};
-use super::rules::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, OURS};
+use super::rules::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, OURS, REVERSED};
 use crate::balance::Lease;
 use crate::domain::{
     Cause, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Excluded, Failure,
@@ -35,11 +36,39 @@ pub(super) struct Target {
     pub(super) snapshot: Arc<PoolSnapshot>,
 }
 
+/// The ends of the connection of an entry.
+#[derive(Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) client: SocketAddr,
+    /// The address that it has connected to.
+    pub(super) listener: SocketAddr,
+    pub(super) backend: SocketAddr,
+}
+
+impl Ends {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let Entry { original, reply, .. } = entry;
+        match entry.mark & REVERSED {
+            0 => Self { client: original.source, listener: original.destination, backend: reply.source },
+            _ => Self { client: reply.source, listener: reply.destination, backend: original.source },
+        }
+    }
+}
+
+/// Its bytes: those of the client, and those of the backend.
+fn bytes_of(entry: &Entry) -> Option<[u64; 2]> {
+    match (entry.bytes?, entry.mark & REVERSED) {
+        (bytes, 0) => Some(bytes),
+        ([from_backend, from_client], _) => Some([from_client, from_backend]),
+    }
+}
+
 /// An open connection.
 struct Open {
     conn: u64,
-    original: Tuple,
-    reply: Tuple,
+    client: SocketAddr,
+    /// Its two directions, as the entry has them.
+    directions: [Tuple; 2],
     target: Target,
     /// When its backend had answered: the kernel reports no earlier event.
     began: Instant,
@@ -147,7 +176,7 @@ impl Connections {
         while let Some(first) = self.ending.first_entry().filter(|first| first.get().at <= now) {
             let Ending { id, after, .. } = first.remove();
             if let Some(open) = self.open.get(&id) {
-                tuples.push(open.original);
+                tuples.push(open.directions[0]);
                 self.look_after(id, now, (after * 2).clamp(FIRST_LOOK, LAST_LOOK));
             }
         }
@@ -161,7 +190,7 @@ impl Connections {
         if matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset)) {
             // The second side ended it at an unknown moment since then, most likely at once.
             let at = open.ending.unwrap_or_else(Instant::now);
-            self.end(entry.id, entry.bytes, at);
+            self.end(entry.id, bytes_of(entry), at);
             self.ended.insert(entry.id);
         }
     }
@@ -190,15 +219,15 @@ impl Connections {
             cancel_request: false,
         };
         pool.counters.routed(route.tier, 0);
-        let began_at = SystemTime::now();
+        let (began_at, client) = (SystemTime::now(), Ends::of(entry).client);
         let connected = target.connected();
-        let record = target.record(conn, entry.original, began_at, Duration::ZERO, Stage::Routed);
+        let record = target.record(conn, client, began_at, Duration::ZERO, Stage::Routed);
         record.log_routed(&connected, &route);
         let decision = self.shared.records.add_routed(ConnectionRecord { route: Some(route), ..record });
         let open = Open {
             conn,
-            original: entry.original,
-            reply: entry.reply,
+            client,
+            directions: [entry.original, entry.reply],
             began: now,
             began_at,
             decision,
@@ -221,7 +250,7 @@ impl Connections {
             return;
         }
         if self.open.contains_key(&entry.id) {
-            self.end(entry.id, entry.bytes, now);
+            self.end(entry.id, bytes_of(entry), now);
         } else if let Some(target) = find(entry) {
             self.fail(entry, &target);
         }
@@ -232,7 +261,7 @@ impl Connections {
         let conn = self.next_conn;
         self.next_conn += self.stride;
         let Target { listener, pool, backend, .. } = target;
-        let [bytes_in, bytes_out] = entry.bytes.unwrap_or_default();
+        let [bytes_in, bytes_out] = bytes_of(entry).unwrap_or_default();
         // The kernel removes an entry at once if a reset is its only answer.
         let (error, cause) = match bytes_out {
             0 => (ConnectError::Timeout, "no answer"),
@@ -250,7 +279,7 @@ impl Connections {
             kernel: None,
         };
         let stage = Stage::Ended(end);
-        let record = target.record(conn, entry.original, SystemTime::now(), Duration::ZERO, stage);
+        let record = target.record(conn, Ends::of(entry).client, SystemTime::now(), Duration::ZERO, stage);
         let record = ConnectionRecord { bytes_in, bytes_out, ..record };
         record.log_closed(&end);
         self.shared.records.add_ended(record, true, None);
@@ -418,7 +447,7 @@ fn spread(mut open: Vec<&mut Open>, request: CloseRequest, first: Instant, over:
 
 impl Open {
     fn client(&self) -> Client {
-        Client::Tcp(self.original.source)
+        Client::Tcp(self.client)
     }
 
     fn matches(&self, filter: &ConnectionFilter) -> bool {
@@ -434,12 +463,25 @@ impl Open {
     /// Notes that it is being ended for that reason; returns its two directions.
     fn end_for(&mut self, request: CloseRequest) -> [Tuple; 2] {
         self.request = Some(request);
-        [self.original, self.reply]
+        self.directions
+    }
+
+    /// The bits of its mark. The kernel notes who has ended it by the direction of the packet.
+    fn noted(&self) -> u32 {
+        let both = |client, backend| match self.mark & (client | backend) {
+            one if one == client => backend,
+            one if one == backend => client,
+            other => other,
+        };
+        match self.mark & REVERSED {
+            0 => self.mark,
+            _ => both(CLIENT_CLOSED, BACKEND_CLOSED) | both(CLIENT_RESET, BACKEND_RESET),
+        }
     }
 
     /// Which side closed first, cleanly, if one did.
     fn first_closed(&self) -> Option<CloseReason> {
-        match self.mark {
+        match self.noted() {
             mark if mark & CLIENT_CLOSED != 0 => Some(CloseReason::ClientClosed),
             mark if mark & BACKEND_CLOSED != 0 => Some(CloseReason::BackendClosed),
             _ => None,
@@ -448,7 +490,7 @@ impl Open {
 
     /// Why it has ended.
     fn reason(&self) -> CloseReason {
-        match (self.request, self.mark) {
+        match (self.request, self.noted()) {
             (Some(request), _) => request.reason,
             (None, mark) if mark & BACKEND_RESET != 0 => CloseReason::BackendReset,
             (None, mark) if mark & CLIENT_RESET != 0 => CloseReason::ClientReset,
@@ -460,7 +502,7 @@ impl Open {
     /// Its record at a moment, without its bytes.
     fn record(&self, at: Instant, stage: Stage) -> ConnectionRecord {
         let age = at.saturating_duration_since(self.began);
-        self.target.record(self.conn, self.original, self.began_at, age, stage)
+        self.target.record(self.conn, self.client, self.began_at, age, stage)
     }
 }
 
@@ -474,14 +516,14 @@ impl Target {
     fn record(
         &self,
         conn: u64,
-        original: Tuple,
+        client: SocketAddr,
         accepted: SystemTime,
         age: Duration,
         stage: Stage,
     ) -> ConnectionRecord {
         ConnectionRecord {
             conn,
-            client: Client::Tcp(original.source),
+            client: Client::Tcp(client),
             listener: Arc::clone(&self.listener.name),
             pool: Some(Arc::clone(&self.pool.name)),
             pool_match: None,
@@ -499,7 +541,7 @@ impl Target {
 }
 
 /// Whether `bound` accepts a connection to `destination`.
-pub(super) fn accepts(bound: &SocketAddress, destination: std::net::SocketAddr) -> bool {
+pub(super) fn accepts(bound: &SocketAddress, destination: SocketAddr) -> bool {
     let Some(bound) = bound.tcp() else { return false };
     let ip = bound.ip().to_canonical();
     let any = ip.is_unspecified() && (bound.is_ipv6() || destination.is_ipv4());

@@ -28,18 +28,18 @@ use crate::balance::SlotChoice;
 use crate::config::HashKey;
 use crate::domain::{Plane, SocketAddress};
 use crate::pool::backend::directives_set;
-use crate::pool::{Backend, Pool, PoolSnapshot};
+use crate::pool::{Backend, Pool, PoolSnapshot, PoolStatus};
 use crate::proxy::context::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::progress::CloseRequest;
 use crate::proxy::table::IdleOf;
 use crate::proxy::worker::{Report, WorkerCommand, WorkerHandle};
 use crate::task::spawn;
-use connections::{Connections, Target};
+use connections::{Connections, Ends, Target};
 use conntrack::{Entry, Event, Events, Table, Tuple};
 use nft::{Error, Generation};
 use ownership::Ownership;
-use rules::{ListenerRules, Rules, TABLE};
+use rules::{ListenerRules, Rules, TABLES};
 
 /// How often time limits are applied, and whether another program has changed the rules is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -86,6 +86,7 @@ impl KernelPlane {
             takes_over,
             is_held: false,
             applied: None,
+            table: TABLES[0],
             listing: String::new(),
             generation: None,
             more_events: false,
@@ -185,6 +186,8 @@ struct Task {
     is_held: bool,
     /// The rules in the kernel; `None`: there is no table.
     applied: Option<Rules>,
+    /// The name of the table.
+    table: &'static str,
     /// What `nft` has listed after they were applied, and the generation of all rules then, to notice changes by others.
     listing: String,
     generation: Option<u32>,
@@ -253,9 +256,10 @@ impl Task {
             }
             Command::RemoveRemains(done) => {
                 let is_ours = || matches!(Ownership::take(), Ok(Some(_)));
-                if self.served.is_empty() && !self.takes_over && nft::has_table(TABLE) && is_ours() {
+                let has_table = || TABLES.into_iter().any(nft::has_table);
+                if self.served.is_empty() && !self.takes_over && has_table() && is_ours() {
                     warn!(
-                        "the table {TABLE} of nftables is left from a process that was killed: it is removed"
+                        "the table pointsman of nftables is left from a process that was killed: it is removed"
                     );
                     remove().await;
                 }
@@ -343,12 +347,25 @@ impl Task {
 
     async fn try_update(&mut self) -> Result<(), Error> {
         let rules = Rules { listeners: self.served.iter_mut().map(Served::rules).collect() };
-        let script = match &self.applied {
+        let changes = match &self.applied {
             Some(before) if *before == rules => return Ok(()),
-            Some(before) => rules.script_from(before),
-            None => rules.script(),
+            Some(before) => rules.scripts_from(before, self.table),
+            None => {
+                // That of a process that was killed, or that hands over, stays in force until the new one is complete.
+                self.table = TABLES.into_iter().find(|name| nft::has_table(name)).unwrap_or(self.table);
+                None
+            }
         };
-        apply(script).await?;
+        // After an error it is made anew.
+        self.applied = None;
+        let scripts = changes.unwrap_or_else(|| {
+            let (scripts, table) = rules.scripts(self.table);
+            self.table = table;
+            scripts
+        });
+        for script in scripts {
+            apply(script).await?;
+        }
         self.applied = Some(rules);
         self.note_listing().await;
         Ok(())
@@ -357,7 +374,7 @@ impl Task {
     /// Notes how the table looks now.
     async fn note_listing(&mut self) {
         self.generation = self.current_generation();
-        self.listing = listing().await.unwrap_or_default();
+        self.listing = listing(self.table).await.unwrap_or_default();
     }
 
     /// The number of the last change of any rule.
@@ -371,11 +388,11 @@ impl Task {
         if self.applied.is_none() || self.is_held || generation == self.generation {
             return;
         }
-        if listing().await.ok().as_ref() == Some(&self.listing) {
+        if listing(self.table).await.ok().as_ref() == Some(&self.listing) {
             self.generation = generation;
             return;
         }
-        warn!("another program has changed the table {TABLE} of nftables: it is written again");
+        warn!(table = self.table, "another program has changed our table of nftables: it is written again");
         self.applied = None;
         self.update().await;
     }
@@ -458,7 +475,7 @@ impl Task {
     /// Ends connections: both sides get a reset for their next packet.
     async fn close(&mut self, wanted: Vec<[Tuple; 2]>) {
         let Some(kernel) = self.kernel.as_mut().filter(|_| !wanted.is_empty()) else { return };
-        if let Err(error) = apply(rules::close_script(wanted.as_flattened())).await {
+        if let Err(error) = apply(rules::close_script(self.table, wanted.as_flattened())).await {
             error!(%error, "cannot close forwarded connections with a reset");
         }
         for [original, _] in &wanted {
@@ -537,13 +554,15 @@ async fn apply(script: String) -> Result<(), Error> {
 
 /// Removes the table.
 async fn remove() {
-    if let Err(error) = apply(format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")).await {
-        error!(%error, "cannot remove the table {TABLE} of nftables: `nft delete table inet {TABLE}` does");
+    let script: String =
+        TABLES.map(|name| format!("add table inet {name}\ndelete table inet {name}\n")).concat();
+    if let Err(error) = apply(script).await {
+        error!(%error, "cannot remove the table of nftables: `nft delete table inet pointsman` does");
     }
 }
 
-async fn listing() -> Result<String, Error> {
-    blocking(|| nft::list(TABLE)).await
+async fn listing(table: &'static str) -> Result<String, Error> {
+    blocking(move || nft::list(table)).await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -556,7 +575,7 @@ async fn blocking<T: Send + 'static>(
 
 /// Where the kernel has sent a connection.
 fn target(served: &[Served], entry: &Entry) -> Option<Target> {
-    let (to, backend) = (entry.original.destination, entry.reply.source);
+    let Ends { listener: to, backend, .. } = Ends::of(entry);
     let served =
         served.iter().find(|served| served.addresses.iter().any(|at| connections::accepts(at, to)))?;
     Some(Target {
@@ -618,9 +637,19 @@ impl Served {
             connect: pool_settings.connect.timeout,
             key: if pool_settings.balance.hashes() { pool_settings.hash.key } else { HashKey::SourceIp },
             slots,
+            backends: known_addresses(&status),
             timeouts: [pool_settings.timeouts.idle, pool_settings.timeouts.half_closed],
         }
     }
+}
+
+/// The addresses of all backends of a pool, in order.
+fn known_addresses(status: &PoolStatus) -> Vec<SocketAddr> {
+    let mut addresses: Vec<_> =
+        status.members.iter().filter_map(|entry| entry.backend.address.tcp()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// Whether the kernel can forward packets to a backend, and then whether by IPv4.

@@ -7,7 +7,7 @@
 //! ip daddr 192.0.2.1 tcp dport 80 ct mark set … dnat ip to numgen inc mod 2 map @web_v4
 //! ```
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -16,13 +16,18 @@ use crate::balance::SlotChoice;
 use crate::balance::hash::SEED;
 use crate::config::HashKey;
 
-/// The name of the table, of the family `inet`.
-pub const TABLE: &str = "pointsman";
+/// The names of the table, of the family `inet`: a large one is made beside the one in use.
+pub const TABLES: [&str; 2] = ["pointsman", "pointsman-2"];
+
+/// How many elements of maps a transaction adds or deletes. 200 KB (`net.core.wmem_max`) are enough for more.
+const AT_ONCE: usize = 2000;
 
 /// Bits of conntrack's mark (`ct mark`): the connection is translated by this table …
 pub const OURS: u32 = 0x1000_0000;
 /// … its source address, too …
 const MASQUERADED: u32 = 0x2000_0000;
+/// … its first packet that was seen came from the backend, as it began through another machine …
+pub const REVERSED: u32 = 0x4000_0000;
 /// … and this was the first to end it: the FIN or reset of one side.
 pub const CLIENT_CLOSED: u32 = 0x0100_0000;
 /// The backend's FIN.
@@ -37,6 +42,9 @@ pub const ENDING: u32 = CLIENT_CLOSED | BACKEND_CLOSED | CLIENT_RESET | BACKEND_
 /// The events of a connection: gone, answered, and its mark has changed (`enum ip_conntrack_events`). As a number, since
 /// `nft` takes the word `mark` for something else.
 const EVENTS: u32 = 1 << 2 | 1 << 3 | 1 << 7;
+
+/// The rule for connections that this process relays, and of which conntrack did not know.
+const RELAYED: &str = "socket wildcard 0 accept";
 
 /// How long a side of a connection that was closed here gets a reset for its packets.
 const CLOSED_MINUTES: u32 = 10;
@@ -71,6 +79,8 @@ pub struct ListenerRules {
     pub key: HashKey,
     /// The backends' addresses by slot, for IPv4 and for IPv6.
     pub slots: [Vec<SocketAddr>; 2],
+    /// All backends that may have connections, in order.
+    pub backends: Vec<SocketAddr>,
     /// How long the handshake may take: after that the kernel forgets the connection, and the client's next SYN may reach
     /// another backend.
     pub connect: Duration,
@@ -144,7 +154,7 @@ pub fn identifier(listener: &str) -> String {
 }
 
 /// The script after which the packets of these directions get a reset.
-pub fn close_script(directions: &[Tuple]) -> String {
+pub fn close_script(table: &str, directions: &[Tuple]) -> String {
     let mut script = String::new();
     for family in Family::ALL {
         let of_family = |one: &&Tuple| one.source.is_ipv4() == (family == Family::V4);
@@ -154,68 +164,137 @@ pub fn close_script(directions: &[Tuple]) -> String {
         let elements: Vec<_> = directions.iter().filter(of_family).map(element).collect();
         if !elements.is_empty() {
             let (set, elements) = (family.closed(), elements.join(", "));
-            let _ = writeln!(script, "add element inet {TABLE} {set} {{ {elements} }}");
+            let _ = writeln!(script, "add element inet {table} {set} {{ {elements} }}");
         }
     }
     script
 }
 
-impl Rules {
-    /// The script that makes the table, whatever it was before, in one transaction.
-    pub fn script(&self) -> String {
-        // Deleting what does not exist is an error.
-        let mut script = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
-        let _ = write!(script, "{self}");
-        script
+/// Lines for `nft` that belong into one transaction.
+struct Step {
+    lines: String,
+    /// How many elements of maps and sets they add or delete.
+    elements: usize,
+}
+
+impl Step {
+    fn lines(lines: String) -> Self {
+        Self { lines, elements: 0 }
     }
 
-    /// The script that changes the table from `before` in one transaction: the new rules, and only the slots that differ.
-    pub fn script_from(&self, before: &Self) -> String {
+    /// Adds or deletes elements, some at a time.
+    fn elements<'a>(
+        verb: &'a str,
+        table: &'a str,
+        set: &'a str,
+        all: &'a [String],
+    ) -> impl Iterator<Item = Self> + 'a {
+        all.chunks(AT_ONCE).map(move |some| Self {
+            lines: format!("{verb} element inet {table} {set} {{ {} }}\n", some.join(", ")),
+            elements: some.len(),
+        })
+    }
+}
+
+/// Puts steps together to as few transactions as possible. A process that is not root of the machine, as in a container without
+/// privileges, cannot send the kernel more at once.
+fn transactions(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
+    let (mut scripts, mut elements) = (Vec::<String>::new(), 0);
+    for step in steps {
+        match scripts.last_mut() {
+            Some(script) if elements + step.elements <= AT_ONCE => {
+                script.push_str(&step.lines);
+                elements += step.elements;
+            }
+            _ => {
+                elements = step.elements;
+                scripts.push(step.lines);
+            }
+        }
+    }
+    scripts
+}
+
+impl Rules {
+    /// The scripts that make a table and remove the one before, whatever it was, and the name of the new one. Each is one
+    /// transaction, and only with the last one the rules of the old table give way to those of the new one.
+    pub fn scripts(&self, current: &'static str) -> (Vec<String>, &'static str) {
+        let is_small =
+            self.listeners.iter().flat_map(|one| &one.slots).map(Vec::len).sum::<usize>() <= AT_ONCE / 2;
+        let [first, second] = TABLES;
+        let other = if current == first { second } else { first };
+        let (table, old) = if is_small { (current, other) } else { (other, current) };
+        // Deleting what does not exist is an error.
+        let anew = |name: &str| format!("add table inet {name}\ndelete table inet {name}\n");
+        let mut steps = vec![Step::lines(format!("{}{}", anew(table), self.sets(table)))];
+        for listener in &self.listeners {
+            for (family, map) in listener.maps() {
+                let slots = listener.elements(family);
+                steps.extend(Step::elements("add", table, &map, &slots));
+            }
+        }
+        steps.push(Step::lines(format!("{}{}", self.chains(table), anew(old))));
+        (transactions(steps), table)
+    }
+
+    /// The scripts that change the table from `before`: the new rules, and only the slots that differ. `None`: it has to be
+    /// made anew.
+    pub fn scripts_from(&self, before: &Self, table: &str) -> Option<Vec<String>> {
         let alike = |(now, before): (&ListenerRules, &ListenerRules)| {
-            now.maps().eq(before.maps()) && (now.connect, now.timeouts) == (before.connect, before.timeouts)
+            now.maps().eq(before.maps())
+                && Family::ALL.iter().all(|family| now.continues(*family) == before.continues(*family))
+                && (now.connect, now.timeouts) == (before.connect, before.timeouts)
         };
         let both = || self.listeners.iter().zip(&before.listeners);
         if self.listeners.len() != before.listeners.len() || !both().all(alike) {
-            return self.script();
+            return None;
         }
-        let mut script = String::new();
-        for chain in ["translate", "set_timeout"] {
-            let _ = writeln!(script, "flush chain inet {TABLE} {chain}");
-        }
+        // The rules count on all slots that they may choose: these come first, and slots that are left over go last.
+        let (mut steps, mut last) = (Vec::new(), Vec::new());
         for (now, before) in both() {
             for (family, map) in now.maps() {
-                let (now, before) = (&now.slots[family as usize], &before.slots[family as usize]);
-                let differ = |(slot, address): &(usize, &SocketAddr)| now.get(*slot) != Some(*address);
-                let gone = before.iter().enumerate().filter(differ).map(|(slot, _)| slot.to_string());
-                let new =
-                    now.iter().enumerate().filter(|(slot, address)| before.get(*slot) != Some(*address));
-                let new = new.map(|(slot, address)| element(slot, *address));
-                for (verb, elements) in [("delete", gone.collect::<Vec<_>>()), ("add", new.collect())] {
-                    if !elements.is_empty() {
-                        let _ = writeln!(
-                            script,
-                            "{verb} element inet {TABLE} {map} {{ {} }}",
-                            elements.join(", ")
-                        );
-                    }
+                if now.continues(family).is_some() {
+                    let [known, known_before] = [now, before].map(|of| of.known(family));
+                    let missing = |of: &[String], from: &[String]| -> Vec<String> {
+                        of.iter().filter(|one| !from.contains(one)).cloned().collect()
+                    };
+                    let set = format!("{map}_backends");
+                    last.extend(Step::elements("delete", table, &set, &missing(&known_before, &known)));
+                    steps.extend(Step::elements("add", table, &set, &missing(&known, &known_before)));
                 }
+                let [now, before] = [now, before].map(|of| of.elements(family));
+                let differ = |slot: &usize| before.get(*slot) != Some(&now[*slot]);
+                let changed: Vec<usize> = (0..now.len()).filter(differ).collect();
+                for some in changed.chunks(AT_ONCE / 2) {
+                    let old: Vec<_> =
+                        some.iter().filter(|slot| **slot < before.len()).map(usize::to_string).collect();
+                    let new: Vec<_> = some.iter().map(|slot| now[*slot].clone()).collect();
+                    let mut lines = String::new();
+                    for (verb, elements) in [("delete", old), ("add", new)] {
+                        Step::elements(verb, table, &map, &elements)
+                            .for_each(|step| lines.push_str(&step.lines));
+                    }
+                    steps.push(Step { lines, elements: 2 * some.len() });
+                }
+                let left_over: Vec<_> = (now.len()..before.len()).map(|slot| slot.to_string()).collect();
+                last.extend(Step::elements("delete", table, &map, &left_over));
             }
         }
+        let mut lines = String::new();
         for (chain, rules) in [("translate", self.translations()), ("set_timeout", self.timeouts())] {
+            let _ = writeln!(lines, "flush chain inet {table} {chain}");
             for rule in rules {
-                let _ = writeln!(script, "add rule inet {TABLE} {chain} {rule}");
+                let _ = writeln!(lines, "add rule inet {table} {chain} {rule}");
             }
         }
-        script
+        Some(transactions(steps.into_iter().chain([Step::lines(lines)]).chain(last)))
     }
 
     /// The rules that translate new connections.
     fn translations(&self) -> Vec<String> {
-        // Connections that this process relays, and of which conntrack did not know.
-        let relayed = "socket wildcard 0 accept".to_owned();
         let keeps = self.listeners.iter().any(|listener| !listener.masquerade);
         let rules = self.listeners.iter().flat_map(ListenerRules::translations);
-        keeps.then_some(relayed).into_iter().chain(rules).collect()
+        keeps.then(|| RELAYED.to_owned()).into_iter().chain(rules).collect()
     }
 
     /// The rules that set their time-outs.
@@ -224,31 +303,42 @@ impl Rules {
     }
 }
 
-/// The table.
-impl fmt::Display for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {TABLE} {{")?;
+impl Rules {
+    /// The table's time-outs, maps and sets; the maps are empty.
+    fn sets(&self, table: &str) -> String {
+        let mut text = format!("table inet {table} {{\n");
         for listener in &self.listeners {
             for (family, map) in listener.maps() {
-                write!(f, "{}", listener.timeout_object(family, &map))?;
-                let (ip, slots) = (family.ip(), &listener.slots[family as usize]);
-                writeln!(f, "\tmap {map} {{\n\t\ttypeof numgen inc mod 65537 : {ip} daddr . tcp dport")?;
-                if !slots.is_empty() {
-                    let elements: Vec<_> =
-                        slots.iter().enumerate().map(|(slot, address)| element(slot, *address)).collect();
-                    writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;
+                text.push_str(&listener.timeout_object(family, &map));
+                let ip = family.ip();
+                let kind = format!("typeof numgen inc mod 65537 : {ip} daddr . tcp dport");
+                let _ = writeln!(text, "\tmap {map} {{\n\t\t{kind}\n\t}}");
+                if listener.continues(family).is_some() {
+                    let _ = writeln!(text, "\tset {map}_backends {{\n\t\ttypeof {ip} saddr . tcp sport");
+                    let elements = listener.known(family).join(", ");
+                    if !elements.is_empty() {
+                        let _ = writeln!(text, "\t\telements = {{ {elements} }}");
+                    }
+                    text.push_str("\t}\n");
                 }
-                writeln!(f, "\t}}")?;
             }
         }
         for family in Family::ALL {
             let (ip, set) = (family.ip(), family.closed());
             let key = format!("{ip} saddr . tcp sport . {ip} daddr . tcp dport");
-            writeln!(f, "\tset {set} {{\n\t\ttypeof {key}\n\t\ttimeout {CLOSED_MINUTES}m\n\t}}")?;
+            let _ = writeln!(text, "\tset {set} {{\n\t\ttypeof {key}\n\t\ttimeout {CLOSED_MINUTES}m\n\t}}");
         }
-        chain(f, "reset_closed", None, &Family::ALL.map(Family::reset_closed))?;
-        chain(f, "translate", None, &self.translations())?;
-        chain(f, "set_timeout", None, &self.timeouts())?;
+        text.push_str("}\n");
+        text
+    }
+
+    /// The table's rules.
+    fn chains(&self, table: &str) -> String {
+        let mut text = format!("table inet {table} {{\n");
+        let f = &mut text;
+        chain(f, "reset_closed", None, &Family::ALL.map(Family::reset_closed));
+        chain(f, "translate", None, &self.translations());
+        chain(f, "set_timeout", None, &self.timeouts());
         // Each change of the mark is an event.
         let note = |mark: u32| format!("ct mark set ct mark | {mark:#x} return");
         let ends = [
@@ -260,36 +350,46 @@ impl fmt::Display for Rules {
             format!("ct direction reply {}", note(BACKEND_CLOSED)),
             note(CLIENT_CLOSED),
         ];
-        chain(f, "note_end", None, &ends)?;
+        chain(f, "note_end", None, &ends);
         // Connections of this machine's own processes pass the hook `output`.
         for hook in ["prerouting", "output"] {
             let jump = |target: &str| [format!("jump {target}")];
             let at = |kind: &str, priority: i32| Some(format!("type {kind} hook {hook} priority {priority}"));
             let before = ["jump reset_closed", "jump set_timeout"].map(str::to_owned);
-            chain(f, &format!("{hook}_before"), at("filter", -150), &before)?;
+            chain(f, &format!("{hook}_before"), at("filter", -150), &before);
             // Before the translations of others, such as Docker's published ports.
-            chain(f, &format!("{hook}_translate"), at("nat", -101), &jump("translate"))?;
-            chain(f, &format!("{hook}_after"), at("filter", 0), &jump("note_end"))?;
+            chain(f, &format!("{hook}_translate"), at("nat", -101), &jump("translate"));
+            chain(f, &format!("{hook}_after"), at("filter", 0), &jump("note_end"));
         }
-        let masquerade = [format!("ct mark & {MASQUERADED:#x} != 0 masquerade")];
-        chain(f, "postrouting", Some("type nat hook postrouting priority 99".to_owned()), &masquerade)?;
-        writeln!(f, "}}")
+        let continued = |rules: fn(&ListenerRules) -> Vec<String>| self.listeners.iter().flat_map(rules);
+        let masquerade = format!("ct mark & {MASQUERADED:#x} != 0 masquerade");
+        let postrouting = [masquerade].into_iter().chain(continued(ListenerRules::continuations));
+        let postrouting: Vec<_> = postrouting.collect();
+        chain(f, "postrouting", Some("type nat hook postrouting priority 99".to_owned()), &postrouting);
+        let stray: Vec<_> = continued(ListenerRules::stray_answers).collect();
+        chain(f, "forward", Some("type filter hook forward priority 0".to_owned()), &stray);
+        let mut stray: Vec<_> = continued(ListenerRules::stray_packets).collect();
+        if !stray.is_empty() {
+            stray.insert(0, RELAYED.to_owned());
+        }
+        chain(f, "input", Some("type filter hook input priority 0".to_owned()), &stray);
+        text.push_str("}\n");
+        text
     }
 }
 
-fn chain(f: &mut fmt::Formatter<'_>, name: &str, hook: Option<String>, rules: &[String]) -> fmt::Result {
-    writeln!(f, "\tchain {name} {{")?;
-    if let Some(hook) = hook {
-        writeln!(f, "\t\t{hook}; policy accept;")?;
-    }
-    for rule in rules {
-        writeln!(f, "\t\t{rule}")?;
-    }
-    writeln!(f, "\t}}")
+fn chain(text: &mut String, name: &str, hook: Option<String>, rules: &[String]) {
+    let hook = hook.map(|hook| format!("\t\t{hook}; policy accept;\n")).unwrap_or_default();
+    let rules: String = rules.iter().map(|rule| format!("\t\t{rule}\n")).collect();
+    let _ = write!(text, "\tchain {name} {{\n{hook}{rules}\t}}\n");
 }
 
 fn element(slot: usize, address: SocketAddr) -> String {
-    format!("{slot} : {} . {}", address.ip().to_canonical(), address.port())
+    format!("{slot} : {}", concatenated(address))
+}
+
+fn concatenated(address: SocketAddr) -> String {
+    format!("{} . {}", address.ip().to_canonical(), address.port())
 }
 
 impl ListenerRules {
@@ -298,6 +398,72 @@ impl ListenerRules {
         let serves = |family: &Family| self.addresses.iter().any(|to| family.packets_to(*to).is_some());
         let named = |family: Family| (family, format!("{}_{}", self.name, family.suffix()));
         Family::ALL.into_iter().filter(serves).map(named)
+    }
+
+    /// The only address of a family, if connections of other machines can be continued: with the client's address kept, so
+    /// that all machines have the same rules, and with one address, which the answers get.
+    fn continues(&self, family: Family) -> Option<SocketAddr> {
+        let mut own = self.addresses.iter().filter(|to| family.packets_to(**to).is_some());
+        let only = own.next().filter(|only| own.next().is_none() && !only.ip().is_unspecified());
+        only.copied().filter(|_| !self.masquerade && self.choice == SlotChoice::Client)
+    }
+
+    /// The elements of its map: the slots with their backends.
+    fn elements(&self, family: Family) -> Vec<String> {
+        let slots = self.slots[family as usize].iter().enumerate();
+        slots.map(|(slot, address)| element(slot, *address)).collect()
+    }
+
+    /// The elements of its set of backends.
+    fn known(&self, family: Family) -> Vec<String> {
+        self.backends_of(family).map(concatenated).collect()
+    }
+
+    fn backends_of(&self, family: Family) -> impl Iterator<Item = SocketAddr> + '_ {
+        let of_family =
+            move |address: &&SocketAddr| address.ip().to_canonical().is_ipv4() == (family == Family::V4);
+        self.backends.iter().filter(of_family).copied()
+    }
+
+    /// The rules for its families whose connections can be continued.
+    fn for_continued(&self, rule: impl Fn(Family, SocketAddr, &str) -> String) -> Vec<String> {
+        let rules = |(family, map): (Family, String)| {
+            let set = format!("{map}_backends");
+            self.continues(family).map(|own| rule(family, own, &set))
+        };
+        self.maps().filter_map(rules).collect()
+    }
+
+    /// The rules for the answers of connections that began through another machine: they must come from the listener's
+    /// address.
+    fn continuations(&self) -> Vec<String> {
+        let mark = OURS | REVERSED;
+        self.for_continued(|family, own, set| {
+            let (ip, port) = (family.ip(), own.port());
+            let to = match family {
+                Family::V4 => format!("{}:{port}", own.ip().to_canonical()),
+                Family::V6 => format!("[{}]:{port}", own.ip()),
+            };
+            format!(
+                "{ip} saddr . tcp sport @{set} tcp flags & (syn | rst) == 0 ct mark set ct mark | {mark:#x} \
+                 snat {ip} to {to}"
+            )
+        })
+    }
+
+    /// The rules for answers that conntrack cannot place: untranslated, the client would reset the connection.
+    fn stray_answers(&self) -> Vec<String> {
+        self.for_continued(|family, _, set| {
+            format!("{} saddr . tcp sport @{set} ct state invalid drop", family.ip())
+        })
+    }
+
+    /// The rule for packets that were not translated: this machine would answer them with a reset.
+    fn stray_packets(&self) -> Vec<String> {
+        self.for_continued(|family, own, _| {
+            let packets = family.packets_to(own).unwrap_or_default();
+            format!("{packets} tcp flags & (syn | rst) == 0 ct state new,invalid drop")
+        })
     }
 
     /// The conditions of the packets to its addresses.

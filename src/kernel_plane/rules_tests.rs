@@ -1,4 +1,6 @@
 use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 fn addresses(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()
@@ -12,6 +14,7 @@ fn listener() -> ListenerRules {
         choice: SlotChoice::Rotation,
         key: HashKey::SourceIp,
         slots: [addresses(&["10.0.0.1:5000", "10.0.0.2:5000"]), Vec::new()],
+        backends: addresses(&["10.0.0.1:5000", "10.0.0.2:5000", "10.0.0.3:5000"]),
         connect: Duration::from_secs(1),
         timeouts: [Some(Duration::from_secs(3600)), Some(Duration::from_millis(1500))],
     }
@@ -34,7 +37,6 @@ table inet pointsman {
 \t}
 \tmap to_web_v4 {
 \t\ttypeof numgen inc mod 65537 : ip daddr . tcp dport
-\t\telements = { 0 : 10.0.0.1 . 5000, 1 : 10.0.0.2 . 5000 }
 \t}
 \tset closed_v4 {
 \t\ttypeof ip saddr . tcp sport . ip daddr . tcp dport
@@ -44,6 +46,9 @@ table inet pointsman {
 \t\ttypeof ip6 saddr . tcp sport . ip6 daddr . tcp dport
 \t\ttimeout 10m
 \t}
+}
+add element inet pointsman to_web_v4 { 0 : 10.0.0.1 . 5000, 1 : 10.0.0.2 . 5000 }
+table inet pointsman {
 \tchain reset_closed {
 \t\tct state new,invalid tcp flags & (syn | rst) == 0 ip saddr . tcp sport . ip daddr . tcp dport @closed_v4 reject with tcp reset
 \t\tct state new,invalid tcp flags & (syn | rst) == 0 ip6 saddr . tcp sport . ip6 daddr . tcp dport @closed_v6 reject with tcp reset
@@ -93,9 +98,17 @@ table inet pointsman {
 \t\ttype nat hook postrouting priority 99; policy accept;
 \t\tct mark & 0x20000000 != 0 masquerade
 \t}
+\tchain forward {
+\t\ttype filter hook forward priority 0; policy accept;
+\t}
+\tchain input {
+\t\ttype filter hook input priority 0; policy accept;
+\t}
 }
+add table inet pointsman-2
+delete table inet pointsman-2
 ";
-    assert_eq!(rules(listener()).script(), expected);
+    assert_eq!(rules(listener()).scripts("pointsman"), (vec![expected.to_owned()], "pointsman"));
 }
 
 #[test]
@@ -103,11 +116,15 @@ fn a_change_of_backends_writes_only_the_slots_that_differ() {
     let before = rules(listener());
     let changed =
         |slots: &[&str]| rules(ListenerRules { slots: [addresses(slots), Vec::new()], ..listener() });
-    let script = changed(&["10.0.0.1:5000", "10.0.0.3:5000", "10.0.0.4:5000"]).script_from(&before);
+    let only = |now: &Rules| match &now.scripts_from(&before, "pointsman").unwrap()[..] {
+        [script] => script.clone(),
+        more => panic!("{more:?}"),
+    };
+    let script = only(&changed(&["10.0.0.1:5000", "10.0.0.3:5000", "10.0.0.4:5000"]));
     assert!(script.contains("delete element inet pointsman to_web_v4 { 1 }\n"), "{script}");
     let add = "add element inet pointsman to_web_v4 { 1 : 10.0.0.3 . 5000, 2 : 10.0.0.4 . 5000 }\n";
     assert!(script.contains(add) && script.contains("numgen inc mod 3 map"), "{script}");
-    let none = changed(&[]).script_from(&before);
+    let none = only(&changed(&[]));
     assert!(none.contains("delete element inet pointsman to_web_v4 { 0, 1 }\n"), "{none}");
     assert!(!none.contains("dnat"), "{none}");
 }
@@ -117,12 +134,12 @@ fn another_listener_makes_the_table_anew() {
     let before = rules(listener());
     let mut after = before.clone();
     after.listeners.push(ListenerRules { name: identifier("other"), ..listener() });
-    assert_eq!(after.script_from(&before), after.script());
+    assert_eq!(after.scripts_from(&before, "pointsman"), None);
     let more =
         rules(ListenerRules { addresses: addresses(&["192.0.2.1:80", "[2001:db8::1]:80"]), ..listener() });
-    assert_eq!(more.script_from(&before), more.script());
+    assert_eq!(more.scripts_from(&before, "pointsman"), None);
     let slower = rules(ListenerRules { timeouts: [None, None], ..listener() });
-    assert_eq!(slower.script_from(&before), slower.script());
+    assert_eq!(slower.scripts_from(&before, "pointsman"), None);
 }
 
 #[test]
@@ -157,4 +174,91 @@ fn an_unspecified_address_is_every_address_but_loopback() {
 fn a_name_that_nftables_would_not_take_is_changed() {
     assert_eq!(identifier("web"), "to_web");
     assert_eq!(identifier("fwd; flush ruleset"), "to_fwd__flush_ruleset");
+}
+
+#[test]
+fn connections_of_another_machine_are_continued_if_both_would_choose_alike() {
+    let kept = |choice, addresses: &[&str]| {
+        let addresses = self::addresses(addresses);
+        rules(ListenerRules { masquerade: false, choice, addresses, ..listener() })
+    };
+    let continued = kept(SlotChoice::Client, &["192.0.2.1:80"]);
+    let whole = |rules: &Rules| rules.scripts("pointsman").0.concat();
+    let script = whole(&continued);
+    assert!(script.contains("socket wildcard 0 accept\n"), "{script}");
+    let answers = "ip saddr . tcp sport @to_web_v4_backends tcp flags & (syn | rst) == 0 ct mark set ct mark | 0x50000000 \
+                   snat ip to 192.0.2.1:80";
+    assert!(script.contains(answers), "{script}");
+    assert!(script.contains("ip saddr . tcp sport @to_web_v4_backends ct state invalid drop"), "{script}");
+    let stray = "ip daddr 192.0.2.1 tcp dport 80 tcp flags & (syn | rst) == 0 ct state new,invalid drop";
+    assert!(script.contains(stray), "{script}");
+    let mut fewer = continued.clone();
+    fewer.listeners[0].backends.pop();
+    let delete = "delete element inet pointsman to_web_v4_backends { 10.0.0.3 . 5000 }\n";
+    let change = fewer.scripts_from(&continued, "pointsman").unwrap().concat();
+    assert!(change.contains(delete), "{change}");
+    // Another machine would choose another backend, or the answers may have several addresses.
+    for other in [
+        kept(SlotChoice::Rotation, &["192.0.2.1:80"]),
+        kept(SlotChoice::Client, &["192.0.2.1:80", "192.0.2.2:80"]),
+        kept(SlotChoice::Client, &["0.0.0.0:80"]),
+        rules(listener()),
+    ] {
+        assert!(!whole(&other).contains("_backends"), "{}", whole(&other));
+    }
+}
+
+/// What `nft` would make of the scripts: the elements of a map. Each script must leave it with every slot that the rules choose.
+fn carry_out(scripts: &[String], table: &str, mut map: BTreeMap<usize, String>) -> BTreeMap<usize, String> {
+    let mut slots = None;
+    for script in scripts {
+        for line in script.lines() {
+            let elements = |verb: &str| {
+                let rest = line.strip_prefix(&format!("{verb} element inet {table} to_web_v4 {{ "))?;
+                Some(rest.strip_suffix(" }").unwrap().split(", ").map(str::to_owned).collect::<Vec<_>>())
+            };
+            for slot in elements("delete").unwrap_or_default() {
+                assert!(map.remove(&slot.parse().unwrap()).is_some(), "{slot} is not there");
+            }
+            for element in elements("add").unwrap_or_default() {
+                let (slot, backend) = element.split_once(" : ").unwrap();
+                assert_eq!(map.insert(slot.parse().unwrap(), backend.to_owned()), None, "{slot} is there");
+            }
+            if let Some((_, rest)) = line.split_once(" to numgen inc mod ") {
+                slots = rest.split(' ').next().map(|count| count.parse::<usize>().unwrap()).or(slots);
+            }
+        }
+        if let Some(slots) = slots {
+            assert!(
+                (0..slots).all(|slot| map.contains_key(&slot)),
+                "a slot is missing between two transactions"
+            );
+        }
+    }
+    map
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn transactions_of_limited_size_lead_from_any_slots_to_any_others(
+        before in proptest::collection::vec(0u8..4, 0..6000),
+        after in proptest::collection::vec(0u8..4, 0..6000),
+    ) {
+        let slots = |owners: &[u8]| {
+            let addresses = owners.iter().map(|owner| SocketAddr::from(([10, 0, 0, *owner], 5000))).collect();
+            rules(ListenerRules { slots: [addresses, Vec::new()], ..listener() })
+        };
+        let expected = |owners: &[u8]| -> BTreeMap<usize, String> {
+            owners.iter().enumerate().map(|(slot, owner)| (slot, format!("10.0.0.{owner} . 5000"))).collect()
+        };
+        let (old, new) = (slots(&before), slots(&after));
+        let (scripts, table) = old.scripts("pointsman");
+        let map = carry_out(&scripts, table, BTreeMap::new());
+        prop_assert_eq!(&map, &expected(&before));
+        let changes = new.scripts_from(&old, table).unwrap();
+        prop_assert!(scripts.iter().chain(&changes).all(|script| script.len() < 120_000));
+        prop_assert_eq!(carry_out(&changes, table, map), expected(&after));
+    }
 }

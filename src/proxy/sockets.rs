@@ -27,11 +27,17 @@ const PROBES: u32 = 3;
 ///
 /// The socket is bound *before* SO_REUSEPORT is set, so that the kernel's check for a taken address is the
 /// strict one: with the option set first, two programs of one user would share the address without an error.
-pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+/// `anywhere`: even if the machine does not have the address (IP_FREEBIND in ip(7)).
+pub fn reserve(address: SocketAddr, shared: bool, anywhere: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?; // connections of an earlier run in TIME_WAIT do not matter
     if shared {
         socket.set_reuse_port(true)?;
+    }
+    match address {
+        _ if !anywhere => {}
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
     }
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
@@ -300,7 +306,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     fn loopback() -> (Socket, SocketAddr) {
-        let socket = reserve("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let socket = reserve("127.0.0.1:0".parse().unwrap(), false, false).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         (socket, address)
     }
@@ -310,7 +316,7 @@ mod tests {
         let (_reserved, address) = loopback();
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         let _listening = listen(address, &SocketOptions::NONE).unwrap();
-        assert_eq!(reserve(address, false).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(reserve(address, false, false).unwrap_err().kind(), ErrorKind::AddrInUse);
         TcpStream::connect(address).unwrap();
     }
 
@@ -328,7 +334,7 @@ mod tests {
     }
 
     fn serves_the_early_and_drops_the_late(bound: &str, client: &str) {
-        let reserved = reserve(bound.parse().unwrap(), false).unwrap();
+        let reserved = reserve(bound.parse().unwrap(), false, false).unwrap();
         let port = reserved.local_addr().unwrap().as_socket().unwrap().port();
         let listening =
             listen(reserved.local_addr().unwrap().as_socket().unwrap(), &SocketOptions::NONE).unwrap();

@@ -52,11 +52,16 @@ struct Open {
 
 impl BoundAddress {
     /// Binds an address for this process; fails if another process has it. `shared`: this process may already have it.
-    /// `mode` applies to a Unix socket.
-    pub(super) fn reserve(configured: &SocketAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
+    /// `anywhere`: the machine may get the address later. `mode` applies to a Unix socket.
+    pub(super) fn reserve(
+        configured: &SocketAddress,
+        shared: bool,
+        anywhere: bool,
+        mode: SocketMode,
+    ) -> io::Result<Self> {
         let (address, hold) = match configured {
             SocketAddress::Tcp(address) => {
-                let socket = sockets::reserve(*address, shared)?;
+                let socket = sockets::reserve(*address, shared, anywhere)?;
                 let address = socket.local_addr()?.as_socket().unwrap_or(*address);
                 (SocketAddress::Tcp(address), Hold::Tcp(socket))
             }
@@ -77,7 +82,7 @@ impl BoundAddress {
             (SocketAddress::Tcp(_), Some(socket), _) => Hold::Tcp(socket.into()),
             // The service manager keeps the address.
             (SocketAddress::Tcp(_), None, Some(socket)) => Hold::Tcp(socket.try_clone()?.into()),
-            (SocketAddress::Tcp(address), None, None) => Hold::Tcp(sockets::reserve(*address, true)?),
+            (SocketAddress::Tcp(address), None, None) => Hold::Tcp(sockets::reserve(*address, true, false)?),
             (SocketAddress::Unix(_), ..) => Hold::Unix,
         };
         Ok(Self { configured, address, hold, inherited: listening, open: None })

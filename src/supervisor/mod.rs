@@ -293,7 +293,7 @@ impl Supervisor {
     /// configurations share are not interrupted.
     async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let planes = planes(&config)?;
-        let mut addresses = self.reserve(&config)?;
+        let mut addresses = self.reserve(&config, &planes)?;
         // Before any listener opens and any pool can discover it.
         self.listen_on(&addresses).await;
         self.change_pools(&config);
@@ -310,7 +310,11 @@ impl Supervisor {
     }
 
     /// Reserves the addresses that are new in `config`, or takes them from the process before.
-    fn reserve(&mut self, config: &Config) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
+    fn reserve(
+        &mut self,
+        config: &Config,
+        planes: &LiteMap<Arc<str>, Plane>,
+    ) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
         let held = self.listeners.values().flat_map(|running| &running.addresses).map(|(_, held)| held);
         let held = held.chain(self.inherited.sockets.places().map(|place| &place.address));
         // A path cannot have a second Unix socket.
@@ -321,10 +325,13 @@ impl Supervisor {
         for (name, listener) in &config.listeners {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
+            // Another machine may have the address now, and this one continue its connections later.
+            let anywhere = planes.get(name) == Some(&Plane::Kernel)
+                && listener.client_address == config::ClientAddress::Keep;
             let reserve = |address: &SocketAddress| {
                 let bound = match inherited.take(&SocketOwner::Listener(Arc::clone(name)), address) {
                     Some(inherited) => BoundAddress::inherit(inherited),
-                    None => BoundAddress::reserve(address, ours(address), listener.socket_mode),
+                    None => BoundAddress::reserve(address, ours(address), anywhere, listener.socket_mode),
                 };
                 bound.map_err(|error| Error::Bind {
                     listener: Arc::clone(name),

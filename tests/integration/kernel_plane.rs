@@ -271,6 +271,8 @@ fn compare_planes(addresses: [&str; 2], listen: &str) {
         let config = network.config("plane: kernel", &pool).replace("10.77.1.1:0", listen);
         let user = format!("  user: {{bind: {listen}, pool: web}}\npools:");
         let lb = Lb::start(&config.replace("pools:", &user));
+        lb.when_logged("plane=kernel");
+        assert_eq!(lb.logged(&["the kernel cannot forward"]), Vec::<String>::new());
         let (user, kernel) = (lb.address("user"), lb.address("web"));
         let mut counts = [0; 2];
         for port in 20_000..20_040 {
@@ -334,7 +336,7 @@ fn rules_that_another_program_has_removed_are_written_again() {
     let (mut stream, _) = network.connect(lb.address("web"));
     sh("nft add table ip other && nft 'add chain ip other rules'");
     sh("nft flush ruleset");
-    lb.when_logged("another program has changed the table pointsman of nftables");
+    lb.when_logged("another program has changed our table of nftables");
     eventually("the rules", || network.try_connect(lb.address("web"), 0).ok());
     echo(&mut stream).unwrap();
     sh("nft add table ip other && nft 'add chain ip other rules'");

@@ -79,6 +79,7 @@ mod time_limits;
 mod tls_checks;
 mod top;
 mod transparent;
+mod two_machines;
 mod unix_backends;
 mod unix_sockets;
 mod why;

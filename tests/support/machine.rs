@@ -12,12 +12,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// of the thread that creates them.
 pub struct Machine {
     jobs: Sender<Job>,
+    thread: i32,
 }
 
 impl Machine {
-    /// `interface` is its end in the balancer's namespace, which has the addresses that end in 1; its own end in 2.
-    /// `network` is a part of its addresses, and distinguishes it from others.
-    pub fn new(interface: &str, network: u8) -> Self {
+    /// A machine without a network.
+    pub fn alone() -> Self {
         let (jobs, given) = channel::<Job>();
         let (ready, its) = channel();
         std::thread::spawn(move || {
@@ -25,7 +25,27 @@ impl Machine {
             ready.send(gettid().as_raw_nonzero()).unwrap();
             given.into_iter().for_each(|job| job());
         });
-        let thread = its.recv_timeout(crate::TIME_LIMIT).unwrap();
+        Self { jobs, thread: its.recv_timeout(crate::TIME_LIMIT).unwrap().get() }
+    }
+
+    /// Connects it to a bridge of the balancer's namespace: `outside` is the name of the cable's end there, and the bridge's
+    /// name that of its own end.
+    pub fn plug(&self, bridge: &'static str, outside: &str, address: &str) {
+        let thread = self.thread;
+        sh(&format!(
+            "ip link add {outside} type veth peer name {bridge} netns {thread}
+             ip link set {outside} master {bridge} up"
+        ));
+        let commands =
+            format!("ip link set lo up; ip address add {address}/24 dev {bridge}; ip link set {bridge} up");
+        self.run(move || sh(&commands));
+    }
+
+    /// `interface` is its end in the balancer's namespace, which has the addresses that end in 1; its own end in 2.
+    /// `network` is a part of its addresses, and distinguishes it from others.
+    pub fn new(interface: &str, network: u8) -> Self {
+        let machine = Self::alone();
+        let thread = machine.thread;
         let addresses = move |device: &str, end: u8| {
             format!(
                 "ip address add 10.77.{network}.{end}/24 dev {device}
@@ -35,7 +55,6 @@ impl Machine {
         };
         sh(&format!("ip link add {interface} type veth peer name cable netns {thread}"));
         sh(&addresses(interface, 1));
-        let machine = Self { jobs };
         machine.run(move || {
             sh(&addresses("cable", 2));
             sh(&format!(
