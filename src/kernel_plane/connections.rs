@@ -547,3 +547,7 @@ pub(super) fn accepts(bound: &SocketAddress, destination: SocketAddr) -> bool {
     let any = ip.is_unspecified() && (bound.is_ipv6() || destination.is_ipv4());
     bound.port() == destination.port() && (any || ip == destination.ip().to_canonical())
 }
+
+#[cfg(test)]
+#[path = "connections_tests.rs"]
+mod tests;

@@ -345,6 +345,93 @@ fn rules_that_another_program_has_removed_are_written_again() {
 }
 
 #[test]
+fn a_drained_listener_and_one_without_backends_refuse_and_open_connections_stay() {
+    if !is_router("a_drained_listener_and_one_without_backends_refuse_and_open_connections_stay") {
+        return;
+    }
+    let network = Network::new();
+    // Every address of the machine.
+    let config = network.config("plane: kernel", "on_drain: reset").replace("10.77.1.1:0", "0.0.0.0:0");
+    let lb = Lb::start(&config);
+    let web = SocketAddr::new([10, 77, 1, 1].into(), lb.address("web").port());
+    let (mut stream, kept) = network.connect(web);
+    let drain = |state: &str| {
+        let (code, reply) =
+            lb.request("PATCH", "/api/v1/listeners/web", &format!("{{\"state\": \"{state}\"}}"));
+        assert_eq!(code, 200, "{reply}");
+    };
+    drain("draining");
+    assert_eq!(network.try_connect(web, 0).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    echo(&mut stream).unwrap();
+    drain("up");
+    eventually("it accepts", || network.try_connect(web, 0).ok());
+    // From this machine, too.
+    let mut own = TcpStream::connect(web).unwrap();
+    own.set_read_timeout(Some(crate::TIME_LIMIT)).unwrap();
+    own.read_exact(&mut [0]).unwrap();
+    echo(&mut own).unwrap();
+    // The connections of a drained backend are reset, those of the other one stay.
+    let (code, reply) =
+        lb.request("PATCH", &format!("/api/v1/pools/web/backends/{kept}"), "{\"state\": \"draining\"}");
+    assert_eq!(code, 200, "{reply}");
+    eventually("a reset", || echo(&mut stream).err());
+    lb.when_logged(&format!("backend={kept} address={} reason=operator", address_of(&network, kept)));
+    let (mut other, name) =
+        eventually("the other one", || network.try_connect(web, 0).ok().filter(|(_, name)| *name != kept));
+    echo(&mut other).unwrap();
+    let (code, reply) =
+        lb.request("PATCH", &format!("/api/v1/pools/web/backends/{name}"), "{\"state\": \"maintenance\"}");
+    assert_eq!(code, 200, "{reply}");
+    let refused = eventually("no backend", || network.try_connect(web, 0).err());
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// The address of the backend of that name.
+fn address_of(network: &Network, name: char) -> SocketAddr {
+    network.addresses()[usize::from(name == 'b')]
+}
+
+#[test]
+fn a_stopped_process_lets_connections_finish_and_removes_what_another_one_has_left() {
+    if !is_router("a_stopped_process_lets_connections_finish_and_removes_what_another_one_has_left") {
+        return;
+    }
+    let network = Network::new();
+    let drain = "runtime: {drain: {timeout: 20s}}\n";
+    let mut lb = Lb::start(&format!("{drain}{}", network.config("plane: kernel", "")));
+    let web = lb.address("web");
+    let (mut stream, _) = network.connect(web);
+    lb.signal("TERM");
+    lb.when_logged("drain started");
+    let refused = eventually("it refuses", || network.try_connect(web, 0).err());
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    echo(&mut stream).unwrap();
+    drop(stream);
+    assert!(lb.when_ended().success());
+    assert_eq!(table(), "");
+
+    // With the time limit over, the rest is reset.
+    let mut lb = Lb::start(
+        &network
+            .config("plane: kernel", "")
+            .replace("listeners:", "runtime: {drain: {timeout: 500ms}}\nlisteners:"),
+    );
+    let (mut stream, _) = network.connect(lb.address("web"));
+    lb.signal("TERM");
+    assert_eq!(lb.when_ended().code(), Some(3));
+    assert!(lb.log().contains("reason=drain_timeout"), "{}", lb.log());
+    eventually("a reset", || echo(&mut stream).err());
+
+    let mut killed = Lb::start(&network.config("plane: kernel", ""));
+    killed.signal("KILL");
+    killed.when_ended();
+    assert_ne!(table(), "");
+    let lb = Lb::start(&network.config("plane: user", ""));
+    lb.when_logged("is left from a process that was killed: it is removed");
+    assert_eq!(table(), "");
+}
+
+#[test]
 fn the_backend_sees_the_address_that_is_configured() {
     if !is_router("the_backend_sees_the_address_that_is_configured") {
         return;
