@@ -92,7 +92,7 @@ struct Open {
 
 /// A connection that one side has ended, until the other one has.
 struct Ending {
-    id: u32,
+    original: Tuple,
     /// When its entry is looked at next, and how long after the last time that is.
     at: Instant,
     after: Duration,
@@ -103,13 +103,13 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// The longest time between two looks.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// The open connections, by the number of their entry.
+/// The open connections, by the direction of the first packet of each.
 pub(super) struct Connections {
-    open: HashMap<u32, Open>,
+    open: HashMap<Tuple, Open>,
     /// In the order of their next look.
-    ending: BTreeMap<(Instant, u32), Ending>,
+    ending: BTreeMap<(Instant, u64), Ending>,
     /// Entries of connections that have ended, until the kernel removes them.
-    ended: HashSet<u32>,
+    ended: HashSet<Tuple>,
     shared: Arc<Shared>,
     next_conn: u64,
     stride: u64,
@@ -138,10 +138,10 @@ impl Connections {
         now: Instant,
         find: impl FnOnce(&Entry) -> Option<Target>,
     ) {
-        if entry.mark & OURS == 0 || self.ended.contains(&entry.id) {
+        if entry.mark & OURS == 0 || self.ended.contains(&entry.original) {
             return;
         }
-        if !self.open.contains_key(&entry.id) {
+        if !self.open.contains_key(&entry.original) {
             let is_over = matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset));
             if entry.answered != Some(true) || is_over {
                 return;
@@ -149,20 +149,21 @@ impl Connections {
             let Some(target) = find(entry) else { return };
             self.begin(entry, target, now);
         }
-        let Some(open) = self.open.get_mut(&entry.id) else { return };
+        let Some(open) = self.open.get_mut(&entry.original) else { return };
         open.mark |= entry.mark;
         if open.mark & ENDING != 0 && open.ending.is_none() {
             open.ending = Some(now);
             // After a reset there is nothing to wait for.
             let after =
                 if open.mark & (CLIENT_RESET | BACKEND_RESET) == 0 { FIRST_LOOK } else { Duration::ZERO };
-            self.look_after(entry.id, now, after);
+            let conn = open.conn;
+            self.look_after(conn, entry.original, now, after);
         }
     }
 
-    fn look_after(&mut self, id: u32, now: Instant, after: Duration) {
+    fn look_after(&mut self, conn: u64, original: Tuple, now: Instant, after: Duration) {
         let at = now + after;
-        self.ending.insert((at, id), Ending { id, at, after });
+        self.ending.insert((at, conn), Ending { original, at, after });
     }
 
     /// When an entry is to be looked at next.
@@ -174,10 +175,11 @@ impl Connections {
     pub(super) fn take_ending(&mut self, now: Instant) -> Vec<Tuple> {
         let mut tuples = Vec::new();
         while let Some(first) = self.ending.first_entry().filter(|first| first.get().at <= now) {
-            let Ending { id, after, .. } = first.remove();
-            if let Some(open) = self.open.get(&id) {
-                tuples.push(open.directions[0]);
-                self.look_after(id, now, (after * 2).clamp(FIRST_LOOK, LAST_LOOK));
+            let ((_, conn), Ending { original, after, .. }) = first.remove_entry();
+            // Another connection may have the same ends by now.
+            if self.open.get(&original).is_some_and(|open| open.conn == conn) {
+                tuples.push(original);
+                self.look_after(conn, original, now, (after * 2).clamp(FIRST_LOOK, LAST_LOOK));
             }
         }
         tuples
@@ -185,13 +187,13 @@ impl Connections {
 
     /// Ends the connection of an entry if both sides have ended it.
     pub(super) fn look_at(&mut self, entry: &Entry) {
-        let Some(open) = self.open.get_mut(&entry.id) else { return };
+        let Some(open) = self.open.get_mut(&entry.original) else { return };
         open.mark |= entry.mark;
         if matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset)) {
             // The second side ended it at an unknown moment since then, most likely at once.
             let at = open.ending.unwrap_or_else(Instant::now);
-            self.end(entry.id, bytes_of(entry), at);
-            self.ended.insert(entry.id);
+            self.end(entry.original, bytes_of(entry), at);
+            self.ended.insert(entry.original);
         }
     }
 
@@ -241,17 +243,19 @@ impl Connections {
             _admitted: listener.admit(None),
             target,
         };
-        self.open.insert(entry.id, open);
+        self.open.insert(entry.original, open);
     }
 
     /// Ends the connection of an entry that is gone; `find` tells where one that was never answered was sent.
     pub(super) fn gone(&mut self, entry: &Entry, now: Instant, find: impl FnOnce(&Entry) -> Option<Target>) {
-        if self.ended.remove(&entry.id) {
+        if self.ended.remove(&entry.original) {
             return;
         }
-        if self.open.contains_key(&entry.id) {
-            self.end(entry.id, bytes_of(entry), now);
-        } else if let Some(target) = find(entry) {
+        if self.open.contains_key(&entry.original) {
+            self.end(entry.original, bytes_of(entry), now);
+        } else if entry.answered == Some(false)
+            && let Some(target) = find(entry)
+        {
             self.fail(entry, &target);
         }
     }
@@ -286,15 +290,15 @@ impl Connections {
     }
 
     /// Ends connections that are no longer in the table: their ends were lost.
-    pub(super) fn keep(&mut self, exists: impl Fn(u32) -> bool, now: Instant) {
-        self.ended.retain(|id| exists(*id));
-        let gone: Vec<_> = self.open.keys().copied().filter(|id| !exists(*id)).collect();
-        gone.into_iter().for_each(|id| self.end(id, None, now));
+    pub(super) fn keep(&mut self, exists: impl Fn(&Tuple) -> bool, now: Instant) {
+        self.ended.retain(|original| exists(original));
+        let gone: Vec<_> = self.open.keys().copied().filter(|original| !exists(original)).collect();
+        gone.into_iter().for_each(|original| self.end(original, None, now));
     }
 
     /// Counts, logs and records the end of a connection at that moment.
-    fn end(&mut self, id: u32, bytes: Option<[u64; 2]>, at: Instant) {
-        let Some(open) = self.open.remove(&id) else { return };
+    fn end(&mut self, original: Tuple, bytes: Option<[u64; 2]>, at: Instant) {
+        let Some(open) = self.open.remove(&original) else { return };
         let [bytes_in, bytes_out] = bytes.unwrap_or_default();
         let pool = &open.target.pool;
         let (reason, age) = (open.reason(), at.saturating_duration_since(open.began));
@@ -388,7 +392,18 @@ impl Connections {
         wanted.map(|open| open.end_for(request)).collect()
     }
 
-    /// The same for the connections whose time has come.
+    /// They could not be ended: the next attempt is due at once.
+    pub(super) fn retry(&mut self, wanted: &[[Tuple; 2]]) {
+        for [original, _] in wanted {
+            if let Some(open) = self.open.get_mut(original)
+                && let Some(request) = open.request.take()
+            {
+                open.close_at = Some((Instant::now(), request));
+            }
+        }
+    }
+
+    /// The same for the connections that are due.
     pub(super) fn due(&mut self, now: Instant) -> Vec<[Tuple; 2]> {
         let due = |open: &mut Open| match open.close_at {
             Some((at, request)) if at <= now && open.request.is_none() => Some(open.end_for(request)),

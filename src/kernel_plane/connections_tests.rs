@@ -89,14 +89,15 @@ impl Scene {
 
 /// An entry of a connection that the backend has answered.
 fn entry(id: u32, mark: u32) -> Entry {
+    let client = format!("10.9.0.10:{}", 40_000 + id);
     let tuple = |source: &str, destination: &str| Tuple {
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
     };
     Entry {
         id,
-        original: tuple(CLIENT, LISTENER),
-        reply: tuple(BACKEND, CLIENT),
+        original: tuple(&client, LISTENER),
+        reply: tuple(BACKEND, &client),
         mark: OURS | mark,
         answered: Some(true),
         state: Some(TcpState::Established),
@@ -177,11 +178,14 @@ async fn the_mark_tells_who_has_ended_a_connection() {
 async fn a_connection_without_an_answer_fails_once() {
     let mut scene = Scene::new().await;
     for bytes in [[60, 0], [60, 40]] {
-        let unanswered = Entry { answered: None, bytes: Some(bytes), ..entry(9, 0) };
+        let unanswered = Entry { answered: Some(false), bytes: Some(bytes), ..entry(9, 0) };
         scene.gone(unanswered, 1000);
         assert_eq!(scene.ended()[0].1, CloseReason::ConnectFailed);
     }
     assert_eq!((scene.counted(), scene.listener.accepted()), ((0, 2, 0), 2));
+    // The late end of a connection that was answered is none of these.
+    scene.gone(over(9, 0), 2000);
+    assert_eq!(scene.ended().len(), 2);
     let failures: Vec<_> = scene.backend.connect_failures().filter(|(_, n)| *n > 0).collect();
     assert_eq!(failures, [(ConnectError::Refused, 1), (ConnectError::Timeout, 1)]);
 }
@@ -190,7 +194,7 @@ async fn a_connection_without_an_answer_fails_once() {
 async fn ends_that_were_lost_are_found_by_comparison_with_the_table() {
     let mut scene = Scene::new().await;
     [1, 2, 3].into_iter().for_each(|id| scene.follow(entry(id, 0), 0));
-    scene.connections.keep(|id| id == 2, scene.at(5));
+    scene.connections.keep(|original| *original == entry(2, 0).original, scene.at(5));
     assert_eq!((scene.counted(), scene.ended().len()), ((1, 2, 1), 2));
 }
 

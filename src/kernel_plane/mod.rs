@@ -39,9 +39,9 @@ use connections::{Connections, Ends, Target};
 use conntrack::{Entry, Event, Events, Table, Tuple};
 use nft::{Error, Generation};
 use ownership::Ownership;
-use rules::{ListenerRules, Rules, TABLES};
+use rules::{ListenerRules, OPEN_TABLE, Rules, TABLES};
 
-/// How often time limits are applied, and whether another program has changed the rules is looked at.
+/// How often time limits are applied and the rules are checked for changes by other programs.
 const TICK: Duration = Duration::from_millis(200);
 /// Datagrams that are read before other work gets a turn.
 const AT_ONCE: usize = 256;
@@ -68,7 +68,7 @@ enum Command {
         done: oneshot::Sender<()>,
     },
     Hold(bool),
-    RemoveRemains(oneshot::Sender<()>),
+    RemoveRemains(oneshot::Sender<bool>),
     Abandon(oneshot::Sender<()>),
     End(oneshot::Sender<()>),
 }
@@ -87,6 +87,7 @@ impl KernelPlane {
             is_held: false,
             applied: None,
             table: TABLES[0],
+            has_rules: false,
             listing: String::new(),
             generation: None,
             more_events: false,
@@ -135,11 +136,17 @@ impl KernelPlane {
         let _ = when_done.await;
     }
 
-    /// Removes a table that a process has left behind which did not end in order; without a listener, nothing else would.
+    /// Removes rules that another process has left; a listener that the kernel forwards would replace them. Waits for a process
+    /// that hands over.
     pub async fn remove_remains(&self) {
-        let (done, when_done) = oneshot::channel();
-        let _ = self.commands.send(Command::RemoveRemains(done));
-        let _ = when_done.await;
+        loop {
+            let (done, when_done) = oneshot::channel();
+            let _ = self.commands.send(Command::RemoveRemains(done));
+            if when_done.await.unwrap_or(true) {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// Removes the table.
@@ -188,6 +195,8 @@ struct Task {
     applied: Option<Rules>,
     /// The name of the table.
     table: &'static str,
+    /// There may be rules of this process in the kernel.
+    has_rules: bool,
     /// What `nft` has listed after they were applied, and the generation of all rules then, to notice changes by others.
     listing: String,
     generation: Option<u32>,
@@ -235,39 +244,45 @@ impl Task {
                 let _ = done.send(self.forward(listener, addresses).await);
             }
             Command::Withdraw { listener, done } => {
-                let before = self.served.len();
                 self.served.retain(|served| served.listener.name != listener);
-                if self.served.len() != before {
+                if self.has_rules {
                     self.update().await;
                 }
                 let _ = done.send(());
             }
             Command::Hold(is_held) => {
                 self.is_held = is_held;
-                self.changed.notify_one();
+                if !is_held {
+                    // The other process may have written its own.
+                    self.applied = None;
+                    if self.has_rules {
+                        self.update().await;
+                    }
+                }
             }
             Command::Abandon(done) => {
                 self.served.clear();
                 self.ownership = None;
-                self.applied = None;
+                (self.applied, self.has_rules) = (None, false);
                 self.kernel = None;
                 self.connections.forget();
                 let _ = done.send(());
             }
             Command::RemoveRemains(done) => {
+                let has_table = all_tables().any(nft::has_table);
+                let is_over = !self.served.is_empty() || !has_table;
                 let is_ours = || matches!(Ownership::take(), Ok(Some(_)));
-                let has_table = || TABLES.into_iter().any(nft::has_table);
-                if self.served.is_empty() && !self.takes_over && has_table() && is_ours() {
-                    warn!(
-                        "the table pointsman of nftables is left from a process that was killed: it is removed"
-                    );
+                let removes = !is_over && is_ours();
+                if removes {
+                    warn!("the rules of nftables are left from another process: they are removed");
                     remove().await;
                 }
-                let _ = done.send(());
+                let _ = done.send(is_over || removes || !self.takes_over);
             }
             Command::End(done) => {
                 self.served.clear();
-                if self.applied.take().is_some() {
+                self.applied = None;
+                if std::mem::take(&mut self.has_rules) {
                     remove().await;
                 }
                 let _ = done.send(());
@@ -311,10 +326,14 @@ impl Task {
         let applied = self.try_update().await;
         if applied.is_err() {
             self.served.retain(|served| served.listener.name != listener.name);
+            // Without it: this process is to relay its connections.
+            self.update().await;
             return applied;
         }
         let before = self.connections.len();
-        self.resync();
+        if !opened.is_empty() {
+            self.resync();
+        }
         let found = self.connections.len().saturating_sub(before);
         for address in opened {
             info!(listener = %listener.name, %address, plane = %Plane::Kernel.name(), found, "listening");
@@ -325,7 +344,7 @@ impl Task {
     /// Takes the ownership of the table. A process that takes over may get it later.
     fn own(&mut self) -> Result<(), Error> {
         if self.ownership.is_none() {
-            self.ownership = Ownership::take().map_err(Error::Conntrack)?;
+            self.ownership = Ownership::take().map_err(Error::Ownership)?;
         }
         if self.ownership.is_some() || self.takes_over { Ok(()) } else { Err(Error::InUse) }
     }
@@ -336,7 +355,9 @@ impl Task {
             return; // the rules may be those of the other process
         }
         if let Err(error) = self.try_update().await {
-            error!(%error, "cannot change the kernel's rules: retrying");
+            let listeners: Vec<_> = self.served.iter().map(|served| &*served.listener.name).collect();
+            let listeners = listeners.join(", ");
+            error!(%error, %listeners, "cannot change the kernel's rules, which stay as they are: retrying");
             let changed = Arc::clone(&self.changed);
             spawn(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -350,23 +371,27 @@ impl Task {
         let changes = match &self.applied {
             Some(before) if *before == rules => return Ok(()),
             Some(before) => rules.scripts_from(before, self.table),
-            None => {
-                // That of a process that was killed, or that hands over, stays in force until the new one is complete.
-                self.table = TABLES.into_iter().find(|name| nft::has_table(name)).unwrap_or(self.table);
-                None
-            }
+            None => None,
         };
         // After an error it is made anew.
         self.applied = None;
-        let scripts = changes.unwrap_or_else(|| {
-            let (scripts, table) = rules.scripts(self.table);
-            self.table = table;
-            scripts
-        });
+        let (scripts, table) = match changes {
+            Some(scripts) => (scripts, self.table),
+            None => {
+                // The table in force, also that of another process, stays until the new one is complete.
+                for name in TABLES {
+                    if nft::has_chain(name, "translate").await {
+                        self.table = name;
+                    }
+                }
+                rules.scripts(self.table)
+            }
+        };
+        self.has_rules = true;
         for script in scripts {
-            apply(script).await?;
+            nft::apply(&script).await?;
         }
-        self.applied = Some(rules);
+        (self.applied, self.table) = (Some(rules), table);
         self.note_listing().await;
         Ok(())
     }
@@ -374,7 +399,7 @@ impl Task {
     /// Notes how the table looks now.
     async fn note_listing(&mut self) {
         self.generation = self.current_generation();
-        self.listing = listing(self.table).await.unwrap_or_default();
+        self.listing = listing(self.table).await;
     }
 
     /// The number of the last change of any rule.
@@ -388,7 +413,7 @@ impl Task {
         if self.applied.is_none() || self.is_held || generation == self.generation {
             return;
         }
-        if listing(self.table).await.ok().as_ref() == Some(&self.listing) {
+        if listing(self.table).await == self.listing {
             self.generation = generation;
             return;
         }
@@ -397,12 +422,25 @@ impl Task {
         self.update().await;
     }
 
+    /// Reads some events, and all of them after a loss: only then the kernel reports again.
     fn read_events(&mut self) {
-        let Some(kernel) = &mut self.kernel else { return };
+        if self.read_some(AT_ONCE) {
+            self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
+            warn!("events of conntrack were lost: connections are compared with its table");
+            self.resync();
+        }
+    }
+
+    /// Reads at most `most` events; returns whether some were lost, and then reads all.
+    fn read_some(&mut self, most: usize) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
         let (connections, served, now) = (&mut self.connections, &self.served, Instant::now());
         let mut lost = false;
         self.more_events = true;
-        for _ in 0..AT_ONCE {
+        for n in 0.. {
+            if n >= most && !lost {
+                break;
+            }
             let read = kernel.events.get_mut().read(|event| match event {
                 Event::New(entry) | Event::Changed(entry) => {
                     connections.follow(&entry, now, |entry| target(served, entry));
@@ -423,11 +461,7 @@ impl Task {
                 }
             }
         }
-        if lost {
-            self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
-            warn!("events of conntrack were lost: connections are compared with its table");
-            self.resync();
-        }
+        lost
     }
 
     /// Asks for the entries of the connections that one side has ended: both may have by now.
@@ -438,23 +472,31 @@ impl Task {
             // An entry that is gone is reported with its bytes.
             match kernel.table.entries(tuples) {
                 Ok(found) => found.iter().for_each(|(_, entry)| self.connections.look_at(entry)),
-                Err(error) => error!(%error, "cannot read conntrack's entries"),
+                Err(error) => {
+                    error!(%error, "cannot read conntrack's entries: retrying");
+                    kernel.reopen();
+                }
             }
         }
     }
 
     /// Compares the connections with the table: adds those that are not known, and ends those that are gone.
     fn resync(&mut self) {
+        // What is reported already is older than the table.
+        self.read_some(usize::MAX);
         let Some(kernel) = &mut self.kernel else { return };
         let (now, mut present) = (Instant::now(), HashSet::new());
         let (connections, served) = (&mut self.connections, &self.served);
         let dumped = kernel.table.dump(|entry| {
-            present.insert(entry.id);
+            present.insert(entry.original);
             connections.follow(&entry, now, |entry| target(served, entry));
         });
         match dumped {
-            Ok(()) => connections.keep(|id| present.contains(&id), now),
-            Err(error) => error!(%error, "cannot read conntrack's table"),
+            Ok(()) => connections.keep(|original| present.contains(original), now),
+            Err(error) => {
+                error!(%error, "cannot read conntrack's table: open connections may be missing");
+                kernel.reopen();
+            }
         }
     }
 
@@ -474,13 +516,22 @@ impl Task {
 
     /// Ends connections: both sides get a reset for their next packet.
     async fn close(&mut self, wanted: Vec<[Tuple; 2]>) {
-        let Some(kernel) = self.kernel.as_mut().filter(|_| !wanted.is_empty()) else { return };
-        if let Err(error) = apply(rules::close_script(self.table, wanted.as_flattened())).await {
-            error!(%error, "cannot close forwarded connections with a reset");
+        if wanted.is_empty() {
+            return;
         }
-        for [original, _] in &wanted {
-            if let Err(error) = kernel.table.delete(original) {
-                error!(%error, client = %original.source, "cannot end a forwarded connection");
+        for script in rules::close_scripts(wanted.as_flattened()) {
+            if let Err(error) = nft::apply(&script).await {
+                error!(%error, "cannot reset forwarded connections: retrying");
+                self.connections.retry(&wanted);
+                return;
+            }
+        }
+        let Some(kernel) = &mut self.kernel else { return };
+        for directions in &wanted {
+            if let Err(error) = kernel.table.delete(&directions[0]) {
+                error!(%error, client = %directions[0].source, "cannot end a forwarded connection: retrying");
+                self.connections.retry(&[*directions]);
+                kernel.reopen();
             }
         }
     }
@@ -527,6 +578,14 @@ impl Task {
 }
 
 impl Kernel {
+    /// Opens the socket for questions again: late replies to the last one would be taken for those to the next.
+    fn reopen(&mut self) {
+        match Table::open() {
+            Ok(table) => self.table = table,
+            Err(error) => error!(%error, "cannot open a socket to conntrack"),
+        }
+    }
+
     fn open() -> io::Result<Self> {
         let events = Events::subscribe()?.registered()?;
         Ok(Self { events, table: Table::open()?, generation: Generation::open()? })
@@ -547,30 +606,27 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// `nft` takes some milliseconds, for which the runtime does not wait.
-async fn apply(script: String) -> Result<(), Error> {
-    blocking(move || nft::apply(&script)).await
+/// All tables that this process may have made.
+fn all_tables() -> impl Iterator<Item = &'static str> {
+    TABLES.into_iter().chain([OPEN_TABLE])
 }
 
-/// Removes the table.
+/// Removes them.
 async fn remove() {
     let script: String =
-        TABLES.map(|name| format!("add table inet {name}\ndelete table inet {name}\n")).concat();
-    if let Err(error) = apply(script).await {
-        error!(%error, "cannot remove the table of nftables: `nft delete table inet pointsman` does");
+        all_tables().map(|name| format!("add table inet {name}\ndelete table inet {name}\n")).collect();
+    if let Err(error) = nft::apply(&script).await {
+        error!(%error, "cannot remove the rules of nftables: `nft delete table inet pointsman` does, and likewise \
+                        pointsman-2 and pointsman-open");
     }
 }
 
-async fn listing(table: &'static str) -> Result<String, Error> {
-    blocking(move || nft::list(table)).await
-}
-
-async fn blocking<T: Send + 'static>(
-    run: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(run)
-        .await
-        .unwrap_or_else(|error| Err(Error::Program(io::Error::other(error))))
+/// The rules of a table and of that of open connections; empty: one is missing.
+async fn listing(table: &str) -> String {
+    match (nft::list(table).await, nft::list(OPEN_TABLE).await) {
+        (Ok(rules), Ok(open)) => rules + &open,
+        _ => String::new(),
+    }
 }
 
 /// Where the kernel has sent a connection.
@@ -591,7 +647,7 @@ impl Served {
     fn backend(&self, address: SocketAddr) -> Option<Arc<Backend>> {
         let in_pool = || {
             let status = self.pool.status();
-            let at = |backend: &Backend| backend.address.tcp() == Some(address);
+            let at = |backend: &Backend| backend.address.tcp().map(canonical) == Some(address);
             status.members.iter().find(|entry| at(&entry.backend)).map(|entry| Arc::clone(&entry.backend))
         };
         self.backends.get(&address).cloned().or_else(in_pool)
@@ -605,18 +661,21 @@ impl Served {
         let status = self.pool.status();
         let known = |backend: &Backend| status.members.iter().any(|entry| entry.backend.key == backend.key);
         self.backends.retain(|_, backend| known(backend));
-        let mut choice = SlotChoice::Rotation;
+        // Also while there is no backend.
+        let choice = match pool_settings.balance.hashes() {
+            true => SlotChoice::Client,
+            false => SlotChoice::Rotation,
+        };
         let slots = [true, false].map(|v4| {
             let forwardable = |backend: &Backend| is_forwardable(backend).is_some_and(|is_v4| is_v4 == v4);
             let Some(slots) = self.snapshot.slots(&pool_settings.hash, forwardable) else {
                 return Vec::new();
             };
-            choice = slots.choice;
             let backends: Vec<_> = self.snapshot.backends().filter(|backend| forwardable(backend)).collect();
             let address = |owner: u32| backends[owner as usize].address.tcp();
             for backend in &backends {
                 if let Some(address) = backend.address.tcp() {
-                    self.backends.insert(address, Arc::clone(backend));
+                    self.backends.insert(canonical(address), Arc::clone(backend));
                 }
             }
             slots.owners.into_iter().filter_map(address).collect()
@@ -650,6 +709,11 @@ fn known_addresses(status: &PoolStatus) -> Vec<SocketAddr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+/// The address as the kernel reports it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether the kernel can forward packets to a backend, and then whether by IPv4.

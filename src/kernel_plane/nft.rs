@@ -1,10 +1,12 @@
 //! The program `nft`, which changes the kernel's rules, and what it needs.
 
 use std::io::{self, Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use socket2::Socket;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
 use crate::netlink::{self, Request};
 
@@ -13,6 +15,9 @@ const CAP_NET_ADMIN: u32 = 12;
 
 /// A limit for a fault: the kernel replies at once.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// Time for one transaction: the largest tables take half a second.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the kernel cannot forward connections.
 #[derive(Debug, thiserror::Error)]
@@ -35,22 +40,28 @@ pub enum Error {
          [{0}=1]`"
     )]
     Forwarding(&'static str),
+    /// It does not end.
+    #[error("nft has not ended within {} s", LIMIT.as_secs())]
+    Hangs,
+    /// The socket that marks the owner of the table cannot be opened.
+    #[error("the socket that marks the owner of the kernel's rules cannot be opened: {0}")]
+    Ownership(io::Error),
     /// Another process owns the table.
     #[error(
         "another Pointsman in this network namespace lets the kernel forward its connections: only one can"
     )]
     InUse,
-    /// The events of connections cannot be had.
+    /// The events of connections cannot be read.
     #[error("conntrack: {0}")]
     Conntrack(io::Error),
 }
 
 /// Whether the kernel can forward connections of these families.
-pub fn check(v4: bool, v6: bool) -> Result<(), Error> {
+pub async fn check(v4: bool, v6: bool) -> Result<(), Error> {
     if !has_capability() {
         return Err(Error::Capability);
     }
-    run(&["list", "tables"], "")?;
+    run(&["list", "tables"], "").await?;
     let needed = [(v4, "net.ipv4.ip_forward"), (v6, "net.ipv6.conf.all.forwarding")];
     match needed.into_iter().find(|(needed, name)| *needed && sysctl(name).as_deref() == Some("0")) {
         Some((_, name)) => Err(Error::Forwarding(name)),
@@ -81,13 +92,19 @@ pub fn turn_on(name: &str) -> io::Result<()> {
 }
 
 /// Carries out a script in one transaction: all of it or nothing.
-pub fn apply(script: &str) -> Result<(), Error> {
-    run(&["-f", "-"], script).map(drop)
+pub async fn apply(script: &str) -> Result<(), Error> {
+    run(&["-f", "-"], script).await.map(drop)
 }
 
-/// The rules of a table without its slots, as text; to be compared only with another answer of the same program.
-pub fn list(table: &str) -> Result<String, Error> {
-    run(&["--terse", "list", "table", "inet", table], "")
+/// The rules of a table without the elements of its maps and sets, as text; to be compared only with another answer of the same
+/// program.
+pub async fn list(table: &str) -> Result<String, Error> {
+    run(&["--terse", "list", "table", "inet", table], "").await
+}
+
+/// Whether there is a chain of that name.
+pub async fn has_chain(table: &str, chain: &str) -> bool {
+    run(&["list", "chain", "inet", table, chain], "").await.is_ok()
 }
 
 /// Whether there is a table of that name and of the family `inet`. It asks the kernel itself, as `nft` may not be installed.
@@ -145,8 +162,9 @@ impl Generation {
     }
 }
 
-fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
-    let Output { status, stdout, stderr } = spawn(arguments, input).map_err(Error::Program)?;
+async fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
+    let output = tokio::time::timeout(LIMIT, spawn(arguments, input)).await;
+    let Output { status, stdout, stderr } = output.map_err(|_| Error::Hangs)?.map_err(Error::Program)?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
@@ -155,13 +173,14 @@ fn run(arguments: &[&str], input: &str) -> Result<String, Error> {
     Err(Error::Refused(error.lines().next().unwrap_or("it failed without a reason").to_owned()))
 }
 
-fn spawn(arguments: &[&str], input: &str) -> io::Result<Output> {
+/// Runs the program; it is killed if the future is dropped.
+async fn spawn(arguments: &[&str], input: &str) -> io::Result<Output> {
     let mut command = Command::new("nft");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+    let mut child = command.kill_on_drop(true).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // If it has ended early, its error tells more than this one.
-        let _ = stdin.write_all(input.as_bytes());
+        let _ = stdin.write_all(input.as_bytes()).await;
     }
-    child.wait_with_output()
+    child.wait_with_output().await
 }

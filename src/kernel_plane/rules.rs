@@ -12,12 +12,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::conntrack::Tuple;
-use crate::balance::SlotChoice;
 use crate::balance::hash::SEED;
+use crate::balance::{self, SlotChoice};
 use crate::config::HashKey;
 
 /// The names of the table, of the family `inet`: a large one is made beside the one in use.
 pub const TABLES: [&str; 2] = ["pointsman", "pointsman-2"];
+
+/// The table of what concerns open connections. It is never made anew, as their time-outs would go with it.
+pub const OPEN_TABLE: &str = "pointsman-open";
 
 /// How many elements of maps a transaction adds or deletes. 200 KB (`net.core.wmem_max`) are enough for more.
 const AT_ONCE: usize = 2000;
@@ -43,8 +46,12 @@ pub const ENDING: u32 = CLIENT_CLOSED | BACKEND_CLOSED | CLIENT_RESET | BACKEND_
 /// `nft` takes the word `mark` for something else.
 const EVENTS: u32 = 1 << 2 | 1 << 3 | 1 << 7;
 
-/// The rule for connections that this process relays, and of which conntrack did not know.
-const RELAYED: &str = "socket wildcard 0 accept";
+/// The rule for connections that this process relays, and of which conntrack did not know. A new one is none of them, even if a
+/// socket still listens there.
+const RELAYED: &str = "tcp flags & (fin | syn | rst | ack) != syn socket wildcard 0 accept";
+
+/// Connections of this machine's own processes pass the second one.
+const HOOKS: [&str; 2] = ["prerouting", "output"];
 
 /// How long a side of a connection that was closed here gets a reset for its packets.
 const CLOSED_MINUTES: u32 = 10;
@@ -147,27 +154,28 @@ impl Family {
     }
 }
 
-/// The name of a listener in the table: nftables allows fewer characters, and has words of its own.
+/// The name of a listener in the table: nftables allows fewer characters, and has words of its own. Two listeners never have
+/// the same one.
 pub fn identifier(listener: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    format!("to_{}", listener.chars().map(safe).take(64).collect::<String>())
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if listener.len() <= 64 && listener.chars().all(safe) {
+        return format!("to_{listener}");
+    }
+    let changed: String = listener.chars().map(|c| if safe(c) { c } else { '_' }).take(64).collect();
+    format!("to_{changed}_{:016x}", balance::hash::server_name(listener))
 }
 
-/// The script after which the packets of these directions get a reset.
-pub fn close_script(table: &str, directions: &[Tuple]) -> String {
-    let mut script = String::new();
-    for family in Family::ALL {
+/// The scripts after which the packets of these directions get a reset.
+pub fn close_scripts(directions: &[Tuple]) -> Vec<String> {
+    let elements = |family: Family| -> Vec<String> {
         let of_family = |one: &&Tuple| one.source.is_ipv4() == (family == Family::V4);
         let element = |Tuple { source, destination }: &Tuple| {
             format!("{} . {} . {} . {}", source.ip(), source.port(), destination.ip(), destination.port())
         };
-        let elements: Vec<_> = directions.iter().filter(of_family).map(element).collect();
-        if !elements.is_empty() {
-            let (set, elements) = (family.closed(), elements.join(", "));
-            let _ = writeln!(script, "add element inet {table} {set} {{ {elements} }}");
-        }
-    }
-    script
+        directions.iter().filter(of_family).map(element).collect()
+    };
+    let elements = Family::ALL.map(|family| (family.closed(), elements(family)));
+    transactions(elements.iter().flat_map(|(set, all)| Step::elements("add", OPEN_TABLE, set, all)))
 }
 
 /// Lines for `nft` that belong into one transaction.
@@ -233,7 +241,7 @@ impl Rules {
                 steps.extend(Step::elements("add", table, &map, &slots));
             }
         }
-        steps.push(Step::lines(format!("{}{}", self.chains(table), anew(old))));
+        steps.push(Step::lines(format!("{}{}{}", self.open_table(), self.chains(table), anew(old))));
         (transactions(steps), table)
     }
 
@@ -243,7 +251,6 @@ impl Rules {
         let alike = |(now, before): (&ListenerRules, &ListenerRules)| {
             now.maps().eq(before.maps())
                 && Family::ALL.iter().all(|family| now.continues(*family) == before.continues(*family))
-                && (now.connect, now.timeouts) == (before.connect, before.timeouts)
         };
         let both = || self.listeners.iter().zip(&before.listeners);
         if self.listeners.len() != before.listeners.len() || !both().all(alike) {
@@ -280,13 +287,8 @@ impl Rules {
                 last.extend(Step::elements("delete", table, &map, &left_over));
             }
         }
-        let mut lines = String::new();
-        for (chain, rules) in [("translate", self.translations()), ("set_timeout", self.timeouts())] {
-            let _ = writeln!(lines, "flush chain inet {table} {chain}");
-            for rule in rules {
-                let _ = writeln!(lines, "add rule inet {table} {chain} {rule}");
-            }
-        }
+        let mut lines = format!("{}flush chain inet {table} translate\n", self.open_table());
+        add_rules(&mut lines, table, "translate", &self.translations());
         Some(transactions(steps.into_iter().chain([Step::lines(lines)]).chain(last)))
     }
 
@@ -309,7 +311,6 @@ impl Rules {
         let mut text = format!("table inet {table} {{\n");
         for listener in &self.listeners {
             for (family, map) in listener.maps() {
-                text.push_str(&listener.timeout_object(family, &map));
                 let ip = family.ip();
                 let kind = format!("typeof numgen inc mod 65537 : {ip} daddr . tcp dport");
                 let _ = writeln!(text, "\tmap {map} {{\n\t\t{kind}\n\t}}");
@@ -323,12 +324,37 @@ impl Rules {
                 }
             }
         }
+        text.push_str("}\n");
+        text
+    }
+
+    /// The lines that make or change the table of open connections. Time-outs that are no longer assigned stay, as
+    /// connections may have them.
+    fn open_table(&self) -> String {
+        let table = OPEN_TABLE;
+        let mut text = format!("table inet {table} {{\n");
+        for listener in &self.listeners {
+            for (family, _) in listener.maps() {
+                text.push_str(&listener.timeout_object(family));
+            }
+        }
         for family in Family::ALL {
             let (ip, set) = (family.ip(), family.closed());
             let key = format!("{ip} saddr . tcp sport . {ip} daddr . tcp dport");
             let _ = writeln!(text, "\tset {set} {{\n\t\ttypeof {key}\n\t\ttimeout {CLOSED_MINUTES}m\n\t}}");
         }
-        text.push_str("}\n");
+        chain(&mut text, "reset_closed", None, &[]);
+        chain(&mut text, "set_timeout", None, &[]);
+        for hook in HOOKS {
+            chain(&mut text, hook, Some(format!("type filter hook {hook} priority -150")), &[]);
+        }
+        // Its rules only.
+        let _ = writeln!(text, "}}\nflush table inet {table}");
+        add_rules(&mut text, table, "reset_closed", &Family::ALL.map(Family::reset_closed));
+        add_rules(&mut text, table, "set_timeout", &self.timeouts());
+        for hook in HOOKS {
+            add_rules(&mut text, table, hook, &["jump reset_closed", "jump set_timeout"].map(str::to_owned));
+        }
         text
     }
 
@@ -336,9 +362,7 @@ impl Rules {
     fn chains(&self, table: &str) -> String {
         let mut text = format!("table inet {table} {{\n");
         let f = &mut text;
-        chain(f, "reset_closed", None, &Family::ALL.map(Family::reset_closed));
         chain(f, "translate", None, &self.translations());
-        chain(f, "set_timeout", None, &self.timeouts());
         // Each change of the mark is an event.
         let note = |mark: u32| format!("ct mark set ct mark | {mark:#x} return");
         let ends = [
@@ -351,12 +375,9 @@ impl Rules {
             note(CLIENT_CLOSED),
         ];
         chain(f, "note_end", None, &ends);
-        // Connections of this machine's own processes pass the hook `output`.
-        for hook in ["prerouting", "output"] {
+        for hook in HOOKS {
             let jump = |target: &str| [format!("jump {target}")];
             let at = |kind: &str, priority: i32| Some(format!("type {kind} hook {hook} priority {priority}"));
-            let before = ["jump reset_closed", "jump set_timeout"].map(str::to_owned);
-            chain(f, &format!("{hook}_before"), at("filter", -150), &before);
             // Before the translations of others, such as Docker's published ports.
             chain(f, &format!("{hook}_translate"), at("nat", -101), &jump("translate"));
             chain(f, &format!("{hook}_after"), at("filter", 0), &jump("note_end"));
@@ -382,6 +403,12 @@ fn chain(text: &mut String, name: &str, hook: Option<String>, rules: &[String]) 
     let hook = hook.map(|hook| format!("\t\t{hook}; policy accept;\n")).unwrap_or_default();
     let rules: String = rules.iter().map(|rule| format!("\t\t{rule}\n")).collect();
     let _ = write!(text, "\tchain {name} {{\n{hook}{rules}\t}}\n");
+}
+
+fn add_rules(text: &mut String, table: &str, chain: &str, rules: &[String]) {
+    for rule in rules {
+        let _ = writeln!(text, "add rule inet {table} {chain} {rule}");
+    }
 }
 
 fn element(slot: usize, address: SocketAddr) -> String {
@@ -472,14 +499,14 @@ impl ListenerRules {
     }
 
     fn translations(&self) -> Vec<String> {
-        // With the client's address, another machine can continue a connection, whichever packet comes first; with that of
-        // this machine, a packet in the middle belongs to a connection that is over.
-        let (mark, first) = match self.masquerade {
-            true => (OURS | MASQUERADED, "tcp flags & (fin | syn | rst | ack) == syn "),
-            false => (OURS, ""),
-        };
+        let mark = if self.masquerade { OURS | MASQUERADED } else { OURS };
         let rules = |(family, map): (Family, String)| {
             let (ip, count) = (family.ip(), self.slots[family as usize].len());
+            // A packet in the middle belongs to a connection of another machine, or to one that is over.
+            let first = match self.continues(family) {
+                Some(_) => "",
+                None => "tcp flags & (fin | syn | rst | ack) == syn ",
+            };
             // Without a slot nothing is translated, and the machine itself answers: nothing listens, so with a reset.
             let slot = (count > 0).then(|| self.slot(family, count));
             let packets = slot.map(|slot| self.packets(family).map(move |packets| (packets, slot.clone())));
@@ -506,19 +533,31 @@ impl ListenerRules {
     }
 
     fn set_timeouts(&self) -> Vec<String> {
-        let rules = |(family, name): (Family, String)| {
-            let events = format!("ct event set {EVENTS:#x}");
+        let rules = |(family, _): (Family, String)| {
+            let (name, events) = (self.timeout_name(family), format!("ct event set {EVENTS:#x}"));
             self.packets(family)
                 .map(move |packets| format!("{packets} ct state new ct timeout set \"{name}\" {events}"))
         };
         self.maps().flat_map(rules).collect()
     }
 
-    fn timeout_object(&self, family: Family, name: &str) -> String {
+    /// In seconds: for the handshake, when idle, and after a FIN.
+    fn timeout_seconds(&self) -> (u64, [Option<u64>; 2]) {
         let seconds =
             |time: Duration| (time.as_secs() + u64::from(time.subsec_nanos() > 0)).clamp(1, MOST_SECONDS);
-        let [idle, half_closed] = self.timeouts.map(|time| time.map(seconds));
-        let connect = seconds(self.connect);
+        (seconds(self.connect), self.timeouts.map(|time| time.map(seconds)))
+    }
+
+    /// The name of its time-outs, which tells what they are: those of open connections stay when others are assigned.
+    fn timeout_name(&self, family: Family) -> String {
+        let (connect, timeouts) = self.timeout_seconds();
+        let [idle, half_closed] = timeouts.map(|time| time.map_or("off".to_owned(), |time| time.to_string()));
+        format!("after_{connect}_{idle}_{half_closed}_{}", family.suffix())
+    }
+
+    fn timeout_object(&self, family: Family) -> String {
+        let (connect, [idle, half_closed]) = self.timeout_seconds();
+        let name = self.timeout_name(family);
         let mut policy = vec![
             format!("syn_sent : {connect}"),
             format!("time_wait : {TIME_WAIT}"),

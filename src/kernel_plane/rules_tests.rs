@@ -30,13 +30,16 @@ fn the_whole_table_replaces_the_one_before() {
 add table inet pointsman
 delete table inet pointsman
 table inet pointsman {
-\tct timeout to_web_v4 {
+\tmap to_web_v4 {
+\t\ttypeof numgen inc mod 65537 : ip daddr . tcp dport
+\t}
+}
+add element inet pointsman to_web_v4 { 0 : 10.0.0.1 . 5000, 1 : 10.0.0.2 . 5000 }
+table inet pointsman-open {
+\tct timeout after_1_3600_2_v4 {
 \t\tprotocol tcp
 \t\tl3proto ip
 \t\tpolicy = { syn_sent : 1, time_wait : 10, close : 5, established : 3600, fin_wait : 2, close_wait : 2 }
-\t}
-\tmap to_web_v4 {
-\t\ttypeof numgen inc mod 65537 : ip daddr . tcp dport
 \t}
 \tset closed_v4 {
 \t\ttypeof ip saddr . tcp sport . ip daddr . tcp dport
@@ -46,18 +49,28 @@ table inet pointsman {
 \t\ttypeof ip6 saddr . tcp sport . ip6 daddr . tcp dport
 \t\ttimeout 10m
 \t}
-}
-add element inet pointsman to_web_v4 { 0 : 10.0.0.1 . 5000, 1 : 10.0.0.2 . 5000 }
-table inet pointsman {
 \tchain reset_closed {
-\t\tct state new,invalid tcp flags & (syn | rst) == 0 ip saddr . tcp sport . ip daddr . tcp dport @closed_v4 reject with tcp reset
-\t\tct state new,invalid tcp flags & (syn | rst) == 0 ip6 saddr . tcp sport . ip6 daddr . tcp dport @closed_v6 reject with tcp reset
-\t}
-\tchain translate {
-\t\tip daddr 192.0.2.1 tcp dport 80 tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark | 0x30000000 dnat ip to numgen inc mod 2 map @to_web_v4
 \t}
 \tchain set_timeout {
-\t\tip daddr 192.0.2.1 tcp dport 80 ct state new ct timeout set \"to_web_v4\" ct event set 0x8c
+\t}
+\tchain prerouting {
+\t\ttype filter hook prerouting priority -150; policy accept;
+\t}
+\tchain output {
+\t\ttype filter hook output priority -150; policy accept;
+\t}
+}
+flush table inet pointsman-open
+add rule inet pointsman-open reset_closed ct state new,invalid tcp flags & (syn | rst) == 0 ip saddr . tcp sport . ip daddr . tcp dport @closed_v4 reject with tcp reset
+add rule inet pointsman-open reset_closed ct state new,invalid tcp flags & (syn | rst) == 0 ip6 saddr . tcp sport . ip6 daddr . tcp dport @closed_v6 reject with tcp reset
+add rule inet pointsman-open set_timeout ip daddr 192.0.2.1 tcp dport 80 ct state new ct timeout set \"after_1_3600_2_v4\" ct event set 0x8c
+add rule inet pointsman-open prerouting jump reset_closed
+add rule inet pointsman-open prerouting jump set_timeout
+add rule inet pointsman-open output jump reset_closed
+add rule inet pointsman-open output jump set_timeout
+table inet pointsman {
+\tchain translate {
+\t\tip daddr 192.0.2.1 tcp dport 80 tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark | 0x30000000 dnat ip to numgen inc mod 2 map @to_web_v4
 \t}
 \tchain note_end {
 \t\ttcp flags & (fin | rst) == 0 return
@@ -68,11 +81,6 @@ table inet pointsman {
 \t\tct direction reply ct mark set ct mark | 0x2000000 return
 \t\tct mark set ct mark | 0x1000000 return
 \t}
-\tchain prerouting_before {
-\t\ttype filter hook prerouting priority -150; policy accept;
-\t\tjump reset_closed
-\t\tjump set_timeout
-\t}
 \tchain prerouting_translate {
 \t\ttype nat hook prerouting priority -101; policy accept;
 \t\tjump translate
@@ -80,11 +88,6 @@ table inet pointsman {
 \tchain prerouting_after {
 \t\ttype filter hook prerouting priority 0; policy accept;
 \t\tjump note_end
-\t}
-\tchain output_before {
-\t\ttype filter hook output priority -150; policy accept;
-\t\tjump reset_closed
-\t\tjump set_timeout
 \t}
 \tchain output_translate {
 \t\ttype nat hook output priority -101; policy accept;
@@ -138,8 +141,14 @@ fn another_listener_makes_the_table_anew() {
     let more =
         rules(ListenerRules { addresses: addresses(&["192.0.2.1:80", "[2001:db8::1]:80"]), ..listener() });
     assert_eq!(more.scripts_from(&before, "pointsman"), None);
+}
+
+#[test]
+fn other_time_outs_are_added_to_those_of_open_connections() {
+    let before = rules(listener());
     let slower = rules(ListenerRules { timeouts: [None, None], ..listener() });
-    assert_eq!(slower.scripts_from(&before, "pointsman"), None);
+    let script = slower.scripts_from(&before, "pointsman").unwrap().concat();
+    assert!(script.contains("ct timeout after_1_off_off_v4 {") && !script.contains("delete"), "{script}");
 }
 
 #[test]
@@ -173,7 +182,10 @@ fn an_unspecified_address_is_every_address_but_loopback() {
 #[test]
 fn a_name_that_nftables_would_not_take_is_changed() {
     assert_eq!(identifier("web"), "to_web");
-    assert_eq!(identifier("fwd; flush ruleset"), "to_fwd__flush_ruleset");
+    assert!(identifier("fwd; flush ruleset").starts_with("to_fwd__flush_ruleset_"));
+    assert_ne!(identifier("a.b"), identifier("a_b"));
+    let long = "a".repeat(65);
+    assert_ne!(identifier(&long), identifier(&format!("{long}b")));
 }
 
 #[test]
@@ -185,7 +197,7 @@ fn connections_of_another_machine_are_continued_if_both_would_choose_alike() {
     let continued = kept(SlotChoice::Client, &["192.0.2.1:80"]);
     let whole = |rules: &Rules| rules.scripts("pointsman").0.concat();
     let script = whole(&continued);
-    assert!(script.contains("socket wildcard 0 accept\n"), "{script}");
+    assert!(script.contains("!= syn socket wildcard 0 accept\n"), "{script}");
     let answers = "ip saddr . tcp sport @to_web_v4_backends tcp flags & (syn | rst) == 0 ct mark set ct mark | 0x50000000 \
                    snat ip to 192.0.2.1:80";
     assert!(script.contains(answers), "{script}");
@@ -261,4 +273,18 @@ proptest! {
         prop_assert!(scripts.iter().chain(&changes).all(|script| script.len() < 120_000));
         prop_assert_eq!(carry_out(&changes, table, map), expected(&after));
     }
+}
+
+#[test]
+fn many_connections_are_closed_in_transactions_of_limited_size() {
+    let tuple = |port: u16| Tuple {
+        source: SocketAddr::from(([10, 0, 0, 1], port)),
+        destination: "192.0.2.1:80".parse().unwrap(),
+    };
+    let all: Vec<_> = (1..=5000).map(tuple).collect();
+    let scripts = close_scripts(&all);
+    assert_eq!(scripts.len(), 3);
+    assert!(scripts.iter().all(|script| script.starts_with("add element inet pointsman-open closed_v4 {")));
+    let elements: usize = scripts.iter().map(|script| script.matches("10.0.0.1 . ").count()).sum();
+    assert_eq!((elements, close_scripts(&[])), (5000, Vec::new()));
 }

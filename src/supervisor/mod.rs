@@ -113,23 +113,23 @@ pub(crate) enum Error {
 }
 
 /// What forwards the bytes of each listener.
-fn planes(config: &Config) -> Result<LiteMap<Arc<str>, Plane>, Error> {
+async fn planes(config: &Config) -> Result<LiteMap<Arc<str>, Plane>, Error> {
     let mut planes = LiteMap::new();
     for (name, listener) in &config.listeners {
         let tcp =
             || listener.bind.iter().filter_map(SocketAddress::tcp).map(|address| address.ip().to_canonical());
-        let [v4, v6] = [tcp().any(|ip| ip.is_ipv4()), tcp().any(|ip| ip.is_ipv6())];
+        let [v4, v6] = [tcp().any(|ip| ip.is_ipv4() || ip.is_unspecified()), tcp().any(|ip| ip.is_ipv6())];
         let plane = match listener.plane {
             config::PlaneChoice::User => Plane::User,
             config::PlaneChoice::Kernel => {
                 let missing = |error| Error::KernelPlane { listener: Arc::clone(name), error };
-                nft::check(v4, v6).map_err(missing)?;
+                nft::check(v4, v6).await.map_err(missing)?;
                 Plane::Kernel
             }
             config::PlaneChoice::Auto => {
                 let mut obstacles = listener.kernel_obstacles(|pool| config.pools.get(pool));
                 if obstacles.is_empty() {
-                    obstacles.extend(nft::check(v4, v6).err().map(|error| error.to_string()));
+                    obstacles.extend(nft::check(v4, v6).await.err().map(|error| error.to_string()));
                 }
                 match obstacles.is_empty() {
                     true => Plane::Kernel,
@@ -215,7 +215,11 @@ impl Supervisor {
         spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
         spawn(rebalance::run(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
-        supervisor.kernel_plane.remove_remains().await;
+        let kernel_plane = supervisor.kernel_plane.clone();
+        match numbered {
+            0 => kernel_plane.remove_remains().await,
+            _ => drop(spawn(async move { kernel_plane.remove_remains().await })),
+        }
         supervisor.overview.state.drop_other_pools();
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)
@@ -292,7 +296,7 @@ impl Supervisor {
     /// Applies `config`. Steps that can fail come first, so that a failure changes nothing. The parts that both
     /// configurations share are not interrupted.
     async fn apply(&mut self, config: Config) -> Result<(), Error> {
-        let planes = planes(&config)?;
+        let planes = planes(&config).await?;
         let mut addresses = self.reserve(&config, &planes)?;
         // Before any listener opens and any pool can discover it.
         self.listen_on(&addresses).await;

@@ -427,7 +427,7 @@ fn a_stopped_process_lets_connections_finish_and_removes_what_another_one_has_le
     killed.when_ended();
     assert_ne!(table(), "");
     let lb = Lb::start(&network.config("plane: user", ""));
-    lb.when_logged("is left from a process that was killed: it is removed");
+    lb.when_logged("the rules of nftables are left from another process: they are removed");
     assert_eq!(table(), "");
 }
 
