@@ -77,6 +77,8 @@ struct Open {
     decision: KeptDecision,
     /// The bits of its mark.
     mark: u32,
+    /// Its bytes when it was last listed.
+    bytes: [u64; 2],
     /// When the first side ended it.
     ending: Option<Instant>,
     /// The backend's number of directives when it was routed.
@@ -234,6 +236,7 @@ impl Connections {
             began_at,
             decision,
             mark: entry.mark,
+            bytes: [0; 2],
             ending: None,
             directives: backend.directives(),
             close_at: None,
@@ -299,7 +302,7 @@ impl Connections {
     /// Counts, logs and records the end of a connection at that moment.
     fn end(&mut self, original: Tuple, bytes: Option<[u64; 2]>, at: Instant) {
         let Some(open) = self.open.remove(&original) else { return };
-        let [bytes_in, bytes_out] = bytes.unwrap_or_default();
+        let [bytes_in, bytes_out] = bytes.unwrap_or(open.bytes);
         let pool = &open.target.pool;
         let (reason, age) = (open.reason(), at.saturating_duration_since(open.began));
         pool.counters.connection.observe(age.as_secs_f64());
@@ -334,10 +337,27 @@ impl Connections {
         limit: usize,
         now: Instant,
     ) -> (Vec<ConnectionRecord>, usize) {
-        let mut all: Vec<_> = self.open.values().filter(|open| open.matches(filter)).collect();
+        let all = self.oldest(filter);
         let total = all.len();
-        all.sort_unstable_by_key(|open| open.conn);
         (all.into_iter().take(limit).map(|open| open.record(now, Stage::Open)).collect(), total)
+    }
+
+    /// The same, as entries of the kernel's table.
+    pub(super) fn listed(&self, filter: &ConnectionFilter, limit: usize) -> Vec<Tuple> {
+        self.oldest(filter).into_iter().take(limit).map(|open| open.directions[0]).collect()
+    }
+
+    fn oldest(&self, filter: &ConnectionFilter) -> Vec<&Open> {
+        let mut all: Vec<_> = self.open.values().filter(|open| open.matches(filter)).collect();
+        all.sort_unstable_by_key(|open| open.conn);
+        all
+    }
+
+    /// Notes the bytes of an open connection.
+    pub(super) fn note_bytes(&mut self, entry: &Entry) {
+        if let (Some(open), Some(bytes)) = (self.open.get_mut(&entry.original), bytes_of(entry)) {
+            open.bytes = bytes;
+        }
     }
 
     /// The open connections of `subject`, at most `limit`.
@@ -514,10 +534,12 @@ impl Open {
         }
     }
 
-    /// Its record at a moment, without its bytes.
+    /// Its record at a moment.
     fn record(&self, at: Instant, stage: Stage) -> ConnectionRecord {
         let age = at.saturating_duration_since(self.began);
-        self.target.record(self.conn, self.client, self.began_at, age, stage)
+        let [bytes_in, bytes_out] = self.bytes;
+        let record = self.target.record(self.conn, self.client, self.began_at, age, stage);
+        ConnectionRecord { bytes_in, bytes_out, ..record }
     }
 }
 

@@ -480,6 +480,21 @@ impl Task {
         }
     }
 
+    /// Asks for the bytes of connections that are listed.
+    fn ask_for_bytes(&mut self, listed: &[Tuple]) {
+        let Some(kernel) = &mut self.kernel else { return };
+        for tuples in listed.chunks(ASKED) {
+            match kernel.table.entries(tuples) {
+                Ok(found) => found.iter().for_each(|(_, entry)| self.connections.note_bytes(entry)),
+                Err(error) => {
+                    error!(%error, "cannot read the bytes of forwarded connections");
+                    kernel.reopen();
+                    return;
+                }
+            }
+        }
+    }
+
     /// Compares the connections with the table: adds those that are not known, and ends those that are gone.
     fn resync(&mut self) {
         // What is reported already is older than the table.
@@ -548,6 +563,7 @@ impl Task {
                 let _ = reply.send(Report { open, cut, next_conn });
             }
             WorkerCommand::List(filter, limit, reply) => {
+                self.ask_for_bytes(&self.connections.listed(&filter, limit));
                 let _ = reply.send(self.connections.list(&filter, limit, now));
             }
             WorkerCommand::Find(subject, limit, reply) => {

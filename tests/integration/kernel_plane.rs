@@ -131,7 +131,13 @@ fn each_connection_is_logged_counted_and_shown() {
     let line = routed.iter().find(|line| line.contains(&format!(":{port} "))).unwrap();
     assert_eq!((field(line, "backend"), field(line, "algorithm")), (&*a.to_string(), "round-robin"));
     let open: serde_json::Value = serde_json::from_str(&lb.get("/api/v1/connections").1).unwrap();
-    assert_eq!(open["connections"].as_array().unwrap().len(), 2, "{open}");
+    let listed = open["connections"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{open}");
+    // Handshake, name and echo: at least as many packets of 40 bytes.
+    assert!(
+        listed.iter().all(|one| one["bytes_in"].as_u64() > Some(80) && one["bytes_out"].as_u64() > Some(80)),
+        "{open}"
+    );
     let status = lb.status();
     assert_eq!(
         (&status["listeners"][0]["plane"], &status["listeners"][0]["active"]),

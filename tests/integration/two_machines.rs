@@ -19,7 +19,7 @@ const ROUTER: &str = "10.91.0.100";
 const PORT: u16 = 8080;
 
 /// Streams in each direction. Each has these pieces with a pause between two: two and a half seconds.
-const STREAMS: usize = 20;
+const STREAMS: usize = 100;
 const PIECES: u8 = 64;
 const PIECE: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(40);
