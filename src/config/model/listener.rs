@@ -55,8 +55,8 @@ settings! {
         hello_timeout: Option<Duration> => optional(time_within(HELLO_TIMEOUT)), absent None, example "5s",
             only "with alpn, sni, or a pool that uses the server name";
         /// What forwards the bytes. user: this process; kernel: the kernel's packet filter (nftables), which costs this
-        /// process nothing for each byte, and whose connections outlive it, but which cannot do all that this process can:
-        /// what it cannot is an error; auto: the kernel if it can, and this process otherwise.
+        /// process nothing for each byte, and whose connections outlive it; a setting that it cannot apply is an error; auto:
+        /// the kernel if it can apply all settings, and this process otherwise.
         plane: PlaneChoice => word(), default PlaneChoice::User;
         /// Which address the backends see as that of the client: this machine's, as without the kernel, or (keep) the
         /// client's. Then the backends' packets to the clients must pass through this machine: it is their router.
