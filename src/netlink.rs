@@ -20,7 +20,7 @@ pub fn open(protocol: libc::c_int) -> io::Result<Socket> {
 
 /// A message that the kernel has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct NetlinkMessage<'a> {
     /// Its type.
     pub kind: u16,
     /// Its flags (`NLM_F_…`).
@@ -32,13 +32,17 @@ pub struct Message<'a> {
 }
 
 /// Splits off the first message; `None`: it is cut off or malformed.
-pub fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+pub fn split(bytes: &[u8]) -> Option<(NetlinkMessage<'_>, &[u8])> {
     let header = bytes.get(..HEADER)?;
     let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| header[at + byte]));
     let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
     let length = number(0) as usize;
-    let message =
-        Message { kind: half(4), flags: half(6), sequence: number(8), body: bytes.get(HEADER..length)? };
+    let message = NetlinkMessage {
+        kind: half(4),
+        flags: half(6),
+        sequence: number(8),
+        body: bytes.get(HEADER..length)?,
+    };
     Some((message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 

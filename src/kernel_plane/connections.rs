@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::conntrack::{Entry, TcpState, Tuple};
+use super::conntrack::{ConntrackEntry, TcpState, Tuple};
 use super::rules::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, OURS, REVERSED};
 use crate::balance::Lease;
 use crate::domain::{
@@ -46,8 +46,8 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    pub(super) fn of(entry: &Entry) -> Self {
-        let Entry { original, reply, .. } = entry;
+    pub(super) fn of(entry: &ConntrackEntry) -> Self {
+        let ConntrackEntry { original, reply, .. } = entry;
         match entry.mark & REVERSED {
             0 => Self { client: original.source, listener: original.destination, backend: reply.source },
             _ => Self { client: reply.source, listener: reply.destination, backend: original.source },
@@ -56,7 +56,7 @@ impl Ends {
 }
 
 /// Its bytes: those of the client, and those of the backend.
-fn bytes_of(entry: &Entry) -> Option<[u64; 2]> {
+fn bytes_of(entry: &ConntrackEntry) -> Option<[u64; 2]> {
     match (entry.bytes?, entry.mark & REVERSED) {
         (bytes, 0) => Some(bytes),
         ([from_backend, from_client], _) => Some([from_client, from_backend]),
@@ -136,9 +136,9 @@ impl Connections {
     /// Follows an entry that was made or has changed; `find` tells where a new one was sent.
     pub(super) fn follow(
         &mut self,
-        entry: &Entry,
+        entry: &ConntrackEntry,
         now: Instant,
-        find: impl FnOnce(&Entry) -> Option<Target>,
+        find: impl FnOnce(&ConntrackEntry) -> Option<Target>,
     ) {
         if entry.mark & OURS == 0 || self.ended.contains(&entry.original) {
             return;
@@ -188,7 +188,7 @@ impl Connections {
     }
 
     /// Ends the connection of an entry if both sides have ended it.
-    pub(super) fn look_at(&mut self, entry: &Entry) {
+    pub(super) fn look_at(&mut self, entry: &ConntrackEntry) {
         let Some(open) = self.open.get_mut(&entry.original) else { return };
         open.mark |= entry.mark;
         if matches!(entry.state, Some(TcpState::TimeWait | TcpState::Reset)) {
@@ -200,7 +200,7 @@ impl Connections {
     }
 
     /// Adds a connection whose backend has answered: counts, logs and records that it was routed.
-    fn begin(&mut self, entry: &Entry, target: Target, now: Instant) {
+    fn begin(&mut self, entry: &ConntrackEntry, target: Target, now: Instant) {
         let conn = self.next_conn;
         self.next_conn += self.stride;
         let Target { listener, pool, backend, snapshot } = &target;
@@ -250,7 +250,12 @@ impl Connections {
     }
 
     /// Ends the connection of an entry that is gone; `find` tells where one that was never answered was sent.
-    pub(super) fn gone(&mut self, entry: &Entry, now: Instant, find: impl FnOnce(&Entry) -> Option<Target>) {
+    pub(super) fn gone(
+        &mut self,
+        entry: &ConntrackEntry,
+        now: Instant,
+        find: impl FnOnce(&ConntrackEntry) -> Option<Target>,
+    ) {
         if self.ended.remove(&entry.original) {
             return;
         }
@@ -264,7 +269,7 @@ impl Connections {
     }
 
     /// Counts, logs and records a connection that a backend has refused or not answered, and has the backend checked.
-    fn fail(&mut self, entry: &Entry, target: &Target) {
+    fn fail(&mut self, entry: &ConntrackEntry, target: &Target) {
         let conn = self.next_conn;
         self.next_conn += self.stride;
         let Target { listener, pool, backend, .. } = target;
@@ -354,7 +359,7 @@ impl Connections {
     }
 
     /// Notes the bytes of an open connection.
-    pub(super) fn note_bytes(&mut self, entry: &Entry) {
+    pub(super) fn note_bytes(&mut self, entry: &ConntrackEntry) {
         if let (Some(open), Some(bytes)) = (self.open.get_mut(&entry.original), bytes_of(entry)) {
             open.bytes = bytes;
         }
@@ -501,7 +506,7 @@ impl Open {
         self.directions
     }
 
-    /// The bits of its mark. The kernel notes who has ended it by the direction of the packet.
+    /// The bits of its mark. The kernel notes which side has ended it by the direction of the packet.
     fn noted(&self) -> u32 {
         let both = |client, backend| match self.mark & (client | backend) {
             one if one == client => backend,

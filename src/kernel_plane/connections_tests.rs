@@ -56,12 +56,12 @@ impl Scene {
         self.began + Duration::from_millis(millis)
     }
 
-    fn follow(&mut self, entry: Entry, millis: u64) {
+    fn follow(&mut self, entry: ConntrackEntry, millis: u64) {
         let (target, at) = (self.target(), self.at(millis));
         self.connections.follow(&entry, at, |_| Some(target));
     }
 
-    fn gone(&mut self, entry: Entry, millis: u64) {
+    fn gone(&mut self, entry: ConntrackEntry, millis: u64) {
         let (target, at) = (self.target(), self.at(millis));
         self.connections.gone(&entry, at, |_| Some(target));
     }
@@ -87,15 +87,14 @@ impl Scene {
     }
 }
 
-/// An entry of a connection that the backend has answered.
-fn entry(id: u32, mark: u32) -> Entry {
+/// An entry of the connection with that number that the backend has answered.
+fn entry(id: u32, mark: u32) -> ConntrackEntry {
     let client = format!("10.9.0.10:{}", 40_000 + id);
     let tuple = |source: &str, destination: &str| Tuple {
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
     };
-    Entry {
-        id,
+    ConntrackEntry {
         original: tuple(&client, LISTENER),
         reply: tuple(BACKEND, &client),
         mark: OURS | mark,
@@ -106,14 +105,14 @@ fn entry(id: u32, mark: u32) -> Entry {
 }
 
 /// The same at its end.
-fn over(id: u32, mark: u32) -> Entry {
-    Entry { state: Some(TcpState::TimeWait), bytes: Some([100, 2000]), ..entry(id, mark) }
+fn over(id: u32, mark: u32) -> ConntrackEntry {
+    ConntrackEntry { state: Some(TcpState::TimeWait), bytes: Some([100, 2000]), ..entry(id, mark) }
 }
 
 #[tokio::test]
 async fn a_connection_is_counted_from_its_answer_to_the_end_of_both_sides() {
     let mut scene = Scene::new().await;
-    scene.follow(Entry { answered: Some(false), ..entry(7, 0) }, 0);
+    scene.follow(ConntrackEntry { answered: Some(false), ..entry(7, 0) }, 0);
     assert_eq!(scene.counted(), (0, 0, 0), "it is not answered");
     scene.follow(entry(7, 0), 10);
     scene.follow(entry(7, 0), 11);
@@ -158,8 +157,8 @@ async fn the_mark_tells_who_has_ended_a_connection() {
     .enumerate()
     {
         let (id, reversed) = (id as u32, mark & REVERSED != 0);
-        let turned = |one: Entry| match reversed {
-            true => Entry { original: one.reply, reply: one.original, ..one },
+        let turned = |one: ConntrackEntry| match reversed {
+            true => ConntrackEntry { original: one.reply, reply: one.original, ..one },
             false => one,
         };
         scene.follow(turned(entry(id, mark & REVERSED)), 0);
@@ -169,7 +168,8 @@ async fn the_mark_tells_who_has_ended_a_connection() {
         let expected_bytes = if reversed { [2000, 100] } else { [100, 2000] };
         assert_eq!((reason, bytes), (expected, expected_bytes), "{mark:#x}");
     }
-    let reversed = Entry { original: entry(0, 0).reply, reply: entry(0, 0).original, ..entry(0, REVERSED) };
+    let reversed =
+        ConntrackEntry { original: entry(0, 0).reply, reply: entry(0, 0).original, ..entry(0, REVERSED) };
     let Ends { client, listener, backend } = Ends::of(&reversed);
     assert_eq!([client, listener, backend].map(|end| end.to_string()), [CLIENT, LISTENER, BACKEND]);
 }
@@ -178,7 +178,7 @@ async fn the_mark_tells_who_has_ended_a_connection() {
 async fn a_connection_without_an_answer_fails_once() {
     let mut scene = Scene::new().await;
     for bytes in [[60, 0], [60, 40]] {
-        let unanswered = Entry { answered: Some(false), bytes: Some(bytes), ..entry(9, 0) };
+        let unanswered = ConntrackEntry { answered: Some(false), bytes: Some(bytes), ..entry(9, 0) };
         scene.gone(unanswered, 1000);
         assert_eq!(scene.ended()[0].1, CloseReason::ConnectFailed);
     }
@@ -215,7 +215,7 @@ async fn a_directive_of_the_backend_ends_its_connections_over_time() {
 #[tokio::test]
 async fn entries_of_others_are_none_of_ours() {
     let mut scene = Scene::new().await;
-    scene.follow(Entry { mark: 0, ..entry(1, 0) }, 0);
+    scene.follow(ConntrackEntry { mark: 0, ..entry(1, 0) }, 0);
     let at = scene.at(0);
     scene.connections.follow(&entry(2, 0), at, |_| None);
     scene.connections.gone(&entry(2, 0), at, |_| None);

@@ -39,7 +39,6 @@ const PROTOCOL_STATE: u16 = 4;
 const MARK: u16 = 8;
 const COUNTERS_ORIGINAL: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
-const ID: u16 = 12;
 /// `CTA_TUPLE_…`.
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -69,9 +68,7 @@ pub struct Tuple {
 
 /// An entry of the table, as far as a message tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number: no other entry that exists at the same time has it.
-    pub id: u32,
+pub struct ConntrackEntry {
     /// The packets of the side that opened the connection, before translation: from the client to the listener.
     pub original: Tuple,
     /// The answers: from the backend.
@@ -119,19 +116,19 @@ impl TcpState {
 
 /// What has happened to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ConntrackEvent {
     /// It was made.
-    New(Entry),
+    New(ConntrackEntry),
     /// It has changed.
-    Changed(Entry),
+    Changed(ConntrackEntry),
     /// It is gone.
-    Gone(Entry),
+    Gone(ConntrackEntry),
 }
 
-impl Event {
+impl ConntrackEvent {
     /// Reads a message; `None`: it is about something else than a TCP connection.
-    fn read(message: &netlink::Message<'_>) -> Option<Self> {
-        let entry = Entry::read(message.body)?;
+    fn read(message: &netlink::NetlinkMessage<'_>) -> Option<Self> {
+        let entry = ConntrackEntry::read(message.body)?;
         match message.kind.checked_sub(SUBSYSTEM)? {
             NEW if message.flags & libc::NLM_F_CREATE as u16 != 0 => Some(Self::New(entry)),
             NEW => Some(Self::Changed(entry)),
@@ -141,7 +138,7 @@ impl Event {
     }
 }
 
-impl Entry {
+impl ConntrackEntry {
     /// Reads the body of a message; `None`: it is no TCP connection.
     fn read(body: &[u8]) -> Option<Self> {
         let attributes = body.get(FAMILY_HEADER..)?;
@@ -153,7 +150,6 @@ impl Entry {
             attribute(counters, BYTES)?.try_into().ok().map(u64::from_be_bytes)
         };
         Some(Self {
-            id: number(ID)?,
             original: Tuple::read(attribute(attributes, TUPLE_ORIGINAL)?)?,
             reply: Tuple::read(attribute(attributes, TUPLE_REPLY)?)?,
             mark: number(MARK).unwrap_or_default(),
@@ -244,11 +240,11 @@ impl Events {
     }
 
     /// Reads the events of one datagram; `WouldBlock`: there are none; `ENOBUFS`: some were lost.
-    pub fn read(&mut self, mut each: impl FnMut(Event)) -> io::Result<()> {
+    pub fn read(&mut self, mut each: impl FnMut(ConntrackEvent)) -> io::Result<()> {
         let length = self.socket.read(&mut self.buffer)?;
         let mut messages = &self.buffer[..length];
         while let Some((message, rest)) = netlink::split(messages) {
-            if let Some(event) = Event::read(&message) {
+            if let Some(event) = ConntrackEvent::read(&message) {
                 each(event);
             }
             messages = rest;
@@ -280,7 +276,7 @@ impl Table {
 
     /// The entries of these connections (`original`), by their place in the list; those that are gone are left out. One
     /// system call asks for all.
-    pub fn entries(&mut self, of: &[Tuple]) -> io::Result<Vec<(usize, Entry)>> {
+    pub fn entries(&mut self, of: &[Tuple]) -> io::Result<Vec<(usize, ConntrackEntry)>> {
         let requests = (0..).zip(of).flat_map(|(n, tuple)| tuple.request(GET, 0, n));
         self.socket.write_all(&requests.collect::<Vec<_>>())?;
         let (mut answered, mut found) = (0, Vec::new());
@@ -290,7 +286,7 @@ impl Table {
             while let Some((message, rest)) = netlink::split(messages) {
                 answered += 1;
                 let reply = Some(message).filter(|message| i32::from(message.kind) != libc::NLMSG_ERROR);
-                if let Some(entry) = reply.and_then(|message| Entry::read(message.body)) {
+                if let Some(entry) = reply.and_then(|message| ConntrackEntry::read(message.body)) {
                     found.push((message.sequence as usize, entry));
                 }
                 messages = rest;
@@ -312,7 +308,7 @@ impl Table {
     }
 
     /// All TCP connections in the table.
-    pub fn dump(&mut self, mut each: impl FnMut(Entry)) -> io::Result<()> {
+    pub fn dump(&mut self, mut each: impl FnMut(ConntrackEntry)) -> io::Result<()> {
         let mut request = Request::new(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, 0);
         request.put(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
         self.socket.write_all(&request.finish())?;
@@ -330,7 +326,7 @@ impl Table {
                         return Err(io::Error::from_raw_os_error(number));
                     }
                     _ => {
-                        if let Some(entry) = Entry::read(message.body) {
+                        if let Some(entry) = ConntrackEntry::read(message.body) {
                             each(entry);
                         }
                     }

@@ -20,7 +20,6 @@ fn body(original: Tuple, reply: Tuple, state: u8, bytes: Option<[u64; 2]>) -> Ve
     let mut reply_bytes = reply_request.finish()[netlink::HEADER..].to_vec();
     reply_bytes[2..4].copy_from_slice(&(TUPLE_REPLY | 0x8000).to_ne_bytes());
     request.put(&reply_bytes);
-    request.attribute(ID, &7u32.to_be_bytes());
     request.attribute(MARK, &0x3000_0000u32.to_be_bytes());
     request.attribute(STATUS, &SEEN_REPLY.to_be_bytes());
     request.nested(PROTOCOL_STATE, |state_of| {
@@ -37,9 +36,8 @@ fn body(original: Tuple, reply: Tuple, state: u8, bytes: Option<[u64; 2]>) -> Ve
 #[test]
 fn an_entry_is_read_with_its_ends_its_state_and_its_bytes() {
     let (original, reply) = (tuple(CLIENT, LISTENER), tuple(BACKEND, "10.8.0.1:40000"));
-    let read = |state, bytes| Entry::read(&body(original, reply, state, bytes)).unwrap();
-    let expected = Entry {
-        id: 7,
+    let read = |state, bytes| ConntrackEntry::read(&body(original, reply, state, bytes)).unwrap();
+    let expected = ConntrackEntry {
         original,
         reply,
         mark: 0x3000_0000,
@@ -67,12 +65,12 @@ fn the_kind_of_an_event_follows_from_its_type_and_its_flags() {
     let body = body(tuple(CLIENT, LISTENER), tuple(BACKEND, CLIENT), 1, None);
     let event = |kind, flags: i32| {
         let message =
-            netlink::Message { kind: SUBSYSTEM | kind, flags: flags as u16, sequence: 0, body: &body };
-        Event::read(&message)
+            netlink::NetlinkMessage { kind: SUBSYSTEM | kind, flags: flags as u16, sequence: 0, body: &body };
+        ConntrackEvent::read(&message)
     };
-    assert!(matches!(event(NEW, libc::NLM_F_CREATE | libc::NLM_F_EXCL), Some(Event::New(_))));
-    assert!(matches!(event(NEW, 0), Some(Event::Changed(_))));
-    assert!(matches!(event(DELETE, 0), Some(Event::Gone(_))));
+    assert!(matches!(event(NEW, libc::NLM_F_CREATE | libc::NLM_F_EXCL), Some(ConntrackEvent::New(_))));
+    assert!(matches!(event(NEW, 0), Some(ConntrackEvent::Changed(_))));
+    assert!(matches!(event(DELETE, 0), Some(ConntrackEvent::Gone(_))));
     assert_eq!(event(9, 0), None);
 }
 
@@ -89,6 +87,6 @@ proptest! {
         }
         body.truncate(end);
         // It must not panic.
-        let _ = Entry::read(&body);
+        let _ = ConntrackEntry::read(&body);
     }
 }

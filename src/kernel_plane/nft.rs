@@ -40,6 +40,9 @@ pub enum Error {
          [{0}=1]`"
     )]
     Forwarding(&'static str),
+    /// The kernel plane has stopped, after a fault in this program.
+    #[error("the task of the kernel plane has stopped: report this, with the log")]
+    Stopped,
     /// It does not end.
     #[error("nft has not ended within {} s", LIMIT.as_secs())]
     Hangs,

@@ -66,7 +66,7 @@ const MOST_SECONDS: u64 = u32::MAX as u64 / 1000;
 
 /// What the table forwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct Ruleset {
     /// For each listener.
     pub listeners: Vec<ListenerRules>,
 }
@@ -223,7 +223,7 @@ fn transactions(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
     scripts
 }
 
-impl Rules {
+impl Ruleset {
     /// The scripts that make a table and remove the one before, whatever it was, and the name of the new one. Each is one
     /// transaction, and only with the last one the rules of the old table give way to those of the new one.
     pub fn scripts(&self, current: &'static str) -> (Vec<String>, &'static str) {
@@ -305,7 +305,7 @@ impl Rules {
     }
 }
 
-impl Rules {
+impl Ruleset {
     /// The table's time-outs, maps and sets; the maps are empty.
     fn sets(&self, table: &str) -> String {
         let mut text = format!("table inet {table} {{\n");

@@ -20,8 +20,8 @@ fn listener() -> ListenerRules {
     }
 }
 
-fn rules(listener: ListenerRules) -> Rules {
-    Rules { listeners: vec![listener] }
+fn rules(listener: ListenerRules) -> Ruleset {
+    Ruleset { listeners: vec![listener] }
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_change_of_backends_writes_only_the_slots_that_differ() {
     let before = rules(listener());
     let changed =
         |slots: &[&str]| rules(ListenerRules { slots: [addresses(slots), Vec::new()], ..listener() });
-    let only = |now: &Rules| match &now.scripts_from(&before, "pointsman").unwrap()[..] {
+    let only = |now: &Ruleset| match &now.scripts_from(&before, "pointsman").unwrap()[..] {
         [script] => script.clone(),
         more => panic!("{more:?}"),
     };
@@ -195,7 +195,7 @@ fn connections_of_another_machine_are_continued_if_both_would_choose_alike() {
         rules(ListenerRules { masquerade: false, choice, addresses, ..listener() })
     };
     let continued = kept(SlotChoice::Client, &["192.0.2.1:80"]);
-    let whole = |rules: &Rules| rules.scripts("pointsman").0.concat();
+    let whole = |rules: &Ruleset| rules.scripts("pointsman").0.concat();
     let script = whole(&continued);
     assert!(script.contains("!= syn socket wildcard 0 accept\n"), "{script}");
     let answers = "ip saddr . tcp sport @to_web_v4_backends tcp flags & (syn | rst) == 0 ct mark set ct mark | 0x50000000 \

@@ -178,8 +178,7 @@ async fn keep(
                 }
                 Some(ListenerCommand::SetState(done)) => changed = Some(done),
                 Some(command) => {
-                    let is_taken_over = matches!(command, ListenerCommand::HandOver(..));
-                    if !is_taken_over && matches!(command, ListenerCommand::Close(_)) {
+                    if matches!(command, ListenerCommand::Close(_)) {
                         kernel_plane.withdraw(&listener.name).await;
                     }
                     if apply_to_all(command, &listener, &mut addresses, &mut commands).await {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ const PIECES: u8 = 64;
 const PIECE: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(40);
 
+/// The pieces that all streams have received.
+static RECEIVED: AtomicUsize = AtomicUsize::new(0);
+
 /// Sends a stream.
 fn send(stream: &mut TcpStream) -> std::io::Result<()> {
     for number in 0..PIECES {
@@ -42,6 +46,7 @@ fn receive(stream: &mut TcpStream) -> Result<Duration, String> {
         if bytes != [number; PIECE] {
             return Err(format!("piece {number} has other bytes"));
         }
+        RECEIVED.fetch_add(1, Ordering::Relaxed);
         gap = gap.max(last.elapsed());
         last = Instant::now();
     }
@@ -189,7 +194,9 @@ pools:
         (0..2 * STREAMS).map(connect).collect()
     });
     first.lb.when_logged_times(2 * STREAMS, &["routed conn="]);
-    std::thread::sleep(PAUSE * 10); // all of them are in the middle
+    eventually("all are under way", || {
+        (RECEIVED.load(Ordering::Relaxed) >= 2 * STREAMS * usize::from(PIECES) / 6).then_some(())
+    });
     first.cut_off();
     let (mut gaps, mut broken) = (Vec::new(), Vec::new());
     for (n, stream) in streams.into_iter().enumerate() {

@@ -1,0 +1,130 @@
+//! A listener whose connections the kernel forwards, and its rules.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::connections::{self, Ends, Target};
+use super::conntrack::ConntrackEntry;
+use super::rules::{self, ListenerRules};
+use crate::balance::SlotChoice;
+use crate::config::HashKey;
+use crate::domain::SocketAddress;
+use crate::pool::{Backend, Pool, PoolSnapshot, PoolStatus};
+use crate::proxy::listener::Listener;
+
+/// A listener whose connections the kernel forwards.
+pub(super) struct Served {
+    pub(super) listener: Arc<Listener>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) addresses: Vec<SocketAddress>,
+    pub(super) snapshot: Arc<PoolSnapshot>,
+    /// The backends in the rules, and those that were in them and are still in the pool.
+    pub(super) backends: HashMap<SocketAddr, Arc<Backend>>,
+    /// Backends that the kernel cannot reach, which were reported.
+    pub(super) unreachable: HashSet<u64>,
+    /// Reports changes of the pool.
+    pub(super) follower: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// Where the kernel has sent a connection.
+pub(super) fn target(served: &[Served], entry: &ConntrackEntry) -> Option<Target> {
+    let Ends { listener: to, backend, .. } = Ends::of(entry);
+    let served =
+        served.iter().find(|served| served.addresses.iter().any(|at| connections::accepts(at, to)))?;
+    Some(Target {
+        listener: Arc::clone(&served.listener),
+        pool: Arc::clone(&served.pool),
+        backend: served.backend(backend)?,
+        snapshot: Arc::clone(&served.snapshot),
+    })
+}
+
+impl Served {
+    /// The backend at an address.
+    fn backend(&self, address: SocketAddr) -> Option<Arc<Backend>> {
+        let in_pool = || {
+            let status = self.pool.status();
+            let at = |backend: &Backend| backend.address.tcp().map(canonical) == Some(address);
+            status.members.iter().find(|entry| at(&entry.backend)).map(|entry| Arc::clone(&entry.backend))
+        };
+        self.backends.get(&address).cloned().or_else(in_pool)
+    }
+
+    /// Its rules for the pool's current snapshot.
+    pub(super) fn rules(&mut self) -> ListenerRules {
+        let settings = self.listener.settings.load();
+        let pool_settings = self.pool.settings();
+        self.snapshot = self.pool.snapshot();
+        let status = self.pool.status();
+        let known = |backend: &Backend| status.members.iter().any(|entry| entry.backend.key == backend.key);
+        self.backends.retain(|_, backend| known(backend));
+        // Also while there is no backend.
+        let choice = match pool_settings.balance.hashes() {
+            true => SlotChoice::Client,
+            false => SlotChoice::Rotation,
+        };
+        let slots = [true, false].map(|v4| {
+            let forwardable = |backend: &Backend| is_forwardable(backend).is_some_and(|is_v4| is_v4 == v4);
+            let Some(slots) = self.snapshot.slots(&pool_settings.hash, forwardable) else {
+                return Vec::new();
+            };
+            let backends: Vec<_> = self.snapshot.backends().filter(|backend| forwardable(backend)).collect();
+            let address = |owner: u32| backends[owner as usize].address.tcp();
+            for backend in &backends {
+                if let Some(address) = backend.address.tcp() {
+                    self.backends.insert(canonical(address), Arc::clone(backend));
+                }
+            }
+            slots.owners.into_iter().filter_map(address).collect()
+        });
+        for backend in self.snapshot.backends().filter(|backend| is_forwardable(backend).is_none()) {
+            if self.unreachable.insert(backend.key) {
+                warn!(
+                    listener = %self.listener.name, backend = %backend.name, address = %backend.address,
+                    "the kernel cannot forward to this address: the backend gets no connection of this listener"
+                );
+            }
+        }
+        ListenerRules {
+            name: rules::identifier(&self.listener.name),
+            addresses: self.addresses.iter().filter_map(SocketAddress::tcp).collect(),
+            masquerade: settings.masquerade,
+            choice,
+            connect: pool_settings.connect.timeout,
+            key: if pool_settings.balance.hashes() { pool_settings.hash.key } else { HashKey::SourceIp },
+            slots,
+            backends: known_addresses(&status),
+            timeouts: [pool_settings.timeouts.idle, pool_settings.timeouts.half_closed],
+        }
+    }
+}
+
+/// The addresses of all backends of a pool, in order.
+fn known_addresses(status: &PoolStatus) -> Vec<SocketAddr> {
+    let mut addresses: Vec<_> =
+        status.members.iter().filter_map(|entry| entry.backend.address.tcp()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// The address as the kernel reports it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether the kernel can forward packets to a backend, and then whether by IPv4.
+fn is_forwardable(backend: &Backend) -> Option<bool> {
+    let ip = backend.address.tcp()?.ip().to_canonical();
+    (!ip.is_loopback()).then(|| ip.is_ipv4())
+}

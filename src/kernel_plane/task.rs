@@ -1,0 +1,515 @@
+//! The task of the kernel plane: keeps the rules in line with the pools, and follows the connections.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc};
+use tracing::{error, info, warn};
+
+use super::PlaneCommand;
+use super::connections::Connections;
+use super::conntrack::{ConntrackEntry, ConntrackEvent, Events, Table, Tuple};
+use super::nft::{self, Error, Generation};
+use super::ownership::Ownership;
+use super::rules::{self, OPEN_TABLE, Ruleset, TABLES};
+use super::served::{Served, target};
+use crate::domain::{Plane, SocketAddress};
+use crate::pool::backend::directives_set;
+use crate::proxy::context::Shared;
+use crate::proxy::listener::Listener;
+use crate::proxy::progress::CloseRequest;
+use crate::proxy::table::IdleOf;
+use crate::proxy::worker::{Report, WorkerCommand};
+use crate::task::spawn;
+
+/// How often time limits are applied and the rules are checked for changes by other programs.
+const TICK: Duration = Duration::from_millis(200);
+/// Datagrams that are read before other work gets a turn.
+const AT_ONCE: usize = 256;
+/// Entries that are asked for at once.
+const ASKED: usize = 64;
+
+/// The sockets to conntrack.
+struct Kernel {
+    events: AsyncFd<Events>,
+    table: Table,
+    generation: Generation,
+}
+
+/// The task of the kernel plane, which owns the rules and the connections.
+pub(super) struct Task {
+    served: Vec<Served>,
+    /// `None`: not taken yet.
+    ownership: Option<Ownership>,
+    takes_over: bool,
+    /// Another process may be taking over.
+    is_held: bool,
+    /// The rules in the kernel; `None`: there is no table.
+    applied: Option<Ruleset>,
+    /// The name of the table.
+    table: &'static str,
+    /// There may be rules of this process in the kernel.
+    has_rules: bool,
+    /// What `nft` has listed after they were applied, and the generation of all rules then, to notice changes by others.
+    listing: String,
+    generation: Option<u32>,
+    connections: Connections,
+    /// Open once a listener is served.
+    kernel: Option<Kernel>,
+    /// The pool of a served listener has changed.
+    changed: Arc<Notify>,
+    /// How often directives were set by the last tick.
+    directives_set: u64,
+    shared: Arc<Shared>,
+    /// There are events that were not read yet.
+    more_events: bool,
+}
+
+impl Task {
+    /// Its connections have the number `first` and every `stride`th after it.
+    pub(super) fn new(shared: Arc<Shared>, first: u64, stride: u64, takes_over: bool) -> Self {
+        Self {
+            served: Vec::new(),
+            ownership: None,
+            takes_over,
+            is_held: false,
+            applied: None,
+            table: TABLES[0],
+            has_rules: false,
+            listing: String::new(),
+            generation: None,
+            more_events: false,
+            connections: Connections::new(Arc::clone(&shared), first, stride),
+            kernel: None,
+            changed: Arc::default(),
+            directives_set: 0,
+            shared,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<PlaneCommand>,
+        mut worker_commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let changed = Arc::clone(&self.changed);
+        loop {
+            let is_used = self.kernel.is_some();
+            let next_look = self.connections.next_look();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.carry_out(command).await,
+                    None => return,
+                },
+                Some(command) = worker_commands.recv() => self.reply(command).await,
+                () = changed.notified() => self.update().await,
+                () = readable(self.kernel.as_ref(), self.more_events), if is_used => self.read_events(),
+                () = until(next_look), if next_look.is_some() => self.look_at_ending(),
+                _ = tick.tick(), if is_used => self.tick().await,
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, command: PlaneCommand) {
+        match command {
+            PlaneCommand::Forward { listener, addresses, done } => {
+                let _ = done.send(self.forward(listener, addresses).await);
+            }
+            PlaneCommand::Withdraw { listener, done } => {
+                self.served.retain(|served| served.listener.name != listener);
+                if self.has_rules {
+                    self.update().await;
+                }
+                let _ = done.send(());
+            }
+            PlaneCommand::Hold(is_held) => {
+                self.is_held = is_held;
+                if !is_held {
+                    // The other process may have written its own.
+                    self.applied = None;
+                    if self.has_rules {
+                        self.update().await;
+                    }
+                }
+            }
+            PlaneCommand::Abandon(done) => {
+                self.served.clear();
+                self.ownership = None;
+                (self.applied, self.has_rules) = (None, false);
+                self.kernel = None;
+                self.connections.forget();
+                let _ = done.send(());
+            }
+            PlaneCommand::RemoveRemains(done) => {
+                let has_table = all_tables().any(nft::has_table);
+                let is_over = !self.served.is_empty() || !has_table;
+                let is_ours = || matches!(Ownership::take(), Ok(Some(_)));
+                let removes = !is_over && is_ours();
+                if removes {
+                    warn!("the rules of nftables are left from another process: they are removed");
+                    remove().await;
+                }
+                let _ = done.send(is_over || removes || !self.takes_over);
+            }
+            PlaneCommand::End(done) => {
+                self.served.clear();
+                self.applied = None;
+                if std::mem::take(&mut self.has_rules) {
+                    remove().await;
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn forward(&mut self, listener: Arc<Listener>, addresses: Vec<SocketAddress>) -> Result<(), Error> {
+        let settings = listener.settings.load_full();
+        let Some(pool) = settings.routing.only() else { return Ok(()) }; // the configuration is checked for it
+        self.own()?;
+        if self.kernel.is_none() {
+            self.kernel = Some(Kernel::open().map_err(Error::Conntrack)?);
+            if let Err(error) = nft::turn_on("net.netfilter.nf_conntrack_acct") {
+                warn!(%error, "bytes of forwarded connections are not counted: set net.netfilter.nf_conntrack_acct to 1");
+            }
+        }
+        let (mut published, changed) = (pool.published(), Arc::clone(&self.changed));
+        published.mark_unchanged();
+        let follower = spawn(async move {
+            while published.changed().await.is_ok() {
+                changed.notify_one();
+            }
+        });
+        let former = self.served.extract_if(.., |served| served.listener.name == listener.name).last();
+        let opened: Vec<_> = addresses
+            .iter()
+            .filter(|address| former.as_ref().is_none_or(|former| !former.addresses.contains(address)))
+            .cloned()
+            .collect();
+        self.served.push(Served {
+            snapshot: pool.snapshot(),
+            pool: Arc::clone(pool),
+            listener: Arc::clone(&listener),
+            addresses,
+            backends: HashMap::new(),
+            unreachable: HashSet::new(),
+            follower,
+        });
+        self.served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
+        let applied = self.try_update().await;
+        if applied.is_err() {
+            self.served.retain(|served| served.listener.name != listener.name);
+            // Without it: this process is to relay its connections.
+            self.update().await;
+            return applied;
+        }
+        let before = self.connections.len();
+        if !opened.is_empty() {
+            self.resync();
+        }
+        let found = self.connections.len().saturating_sub(before);
+        for address in opened {
+            info!(listener = %listener.name, %address, plane = %Plane::Kernel.name(), found, "listening");
+        }
+        Ok(())
+    }
+
+    /// Takes the ownership of the table. A process that takes over may get it later.
+    fn own(&mut self) -> Result<(), Error> {
+        if self.ownership.is_none() {
+            self.ownership = Ownership::take().map_err(Error::Ownership)?;
+        }
+        if self.ownership.is_some() || self.takes_over { Ok(()) } else { Err(Error::InUse) }
+    }
+
+    /// Brings the rules in line with the pools.
+    async fn update(&mut self) {
+        if self.is_held {
+            return; // the rules may be those of the other process
+        }
+        if let Err(error) = self.try_update().await {
+            let listeners: Vec<_> = self.served.iter().map(|served| &*served.listener.name).collect();
+            let listeners = listeners.join(", ");
+            error!(%error, %listeners, "cannot change the kernel's rules, which stay as they are: retrying");
+            let changed = Arc::clone(&self.changed);
+            spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                changed.notify_one();
+            });
+        }
+    }
+
+    async fn try_update(&mut self) -> Result<(), Error> {
+        let rules = Ruleset { listeners: self.served.iter_mut().map(Served::rules).collect() };
+        let changes = match &self.applied {
+            Some(before) if *before == rules => return Ok(()),
+            Some(before) => rules.scripts_from(before, self.table),
+            None => None,
+        };
+        // After an error it is made anew.
+        self.applied = None;
+        let (scripts, table) = match changes {
+            Some(scripts) => (scripts, self.table),
+            None => {
+                // The table in force, also that of another process, stays until the new one is complete.
+                for name in TABLES {
+                    if nft::has_chain(name, "translate").await {
+                        self.table = name;
+                    }
+                }
+                rules.scripts(self.table)
+            }
+        };
+        self.has_rules = true;
+        for script in scripts {
+            nft::apply(&script).await?;
+        }
+        (self.applied, self.table) = (Some(rules), table);
+        self.note_listing().await;
+        Ok(())
+    }
+
+    /// Notes how the table looks now.
+    async fn note_listing(&mut self) {
+        self.generation = self.current_generation();
+        self.listing = listing(self.table).await;
+    }
+
+    /// The number of the last change of any rule.
+    fn current_generation(&mut self) -> Option<u32> {
+        self.kernel.as_mut()?.generation.read().ok()
+    }
+
+    /// Writes the table again if another program has changed it.
+    async fn repair(&mut self) {
+        let generation = self.current_generation();
+        if self.applied.is_none() || self.is_held || generation == self.generation {
+            return;
+        }
+        if listing(self.table).await == self.listing {
+            self.generation = generation;
+            return;
+        }
+        warn!(table = self.table, "another program has changed our table of nftables: it is written again");
+        self.applied = None;
+        self.update().await;
+    }
+
+    /// Reads some events, and all of them after a loss: only then the kernel reports again.
+    fn read_events(&mut self) {
+        if self.read_some(AT_ONCE) {
+            self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
+            warn!("events of conntrack were lost: connections are compared with its table");
+            self.resync();
+        }
+    }
+
+    /// Reads at most `most` events; returns whether some were lost, and then reads all.
+    fn read_some(&mut self, most: usize) -> bool {
+        let Some(kernel) = &mut self.kernel else { return false };
+        let (connections, served, now) = (&mut self.connections, &self.served, Instant::now());
+        let mut lost = false;
+        self.more_events = true;
+        for n in 0.. {
+            if n >= most && !lost {
+                break;
+            }
+            let read = kernel.events.get_mut().read(|event| match event {
+                ConntrackEvent::New(entry) | ConntrackEvent::Changed(entry) => {
+                    connections.follow(&entry, now, |entry| target(served, entry));
+                }
+                ConntrackEvent::Gone(entry) => connections.gone(&entry, now, |entry| target(served, entry)),
+            });
+            match read {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.more_events = false;
+                    break;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Err(error) => {
+                    error!(%error, "cannot read the events of conntrack");
+                    self.more_events = false;
+                    break;
+                }
+            }
+        }
+        lost
+    }
+
+    /// Looks at the entries of the connections that one side has ended: both may have by now. An entry that is gone is reported
+    /// with its bytes.
+    fn look_at_ending(&mut self) {
+        let tuples = self.connections.take_ending(Instant::now());
+        self.each_entry(&tuples, Connections::look_at);
+    }
+
+    /// Reads the entries of these connections.
+    fn each_entry(&mut self, tuples: &[Tuple], each: fn(&mut Connections, &ConntrackEntry)) {
+        let Some(kernel) = &mut self.kernel else { return };
+        for tuples in tuples.chunks(ASKED) {
+            match kernel.table.entries(tuples) {
+                Ok(found) => found.iter().for_each(|(_, entry)| each(&mut self.connections, entry)),
+                Err(error) => {
+                    error!(%error, "cannot read conntrack's entries: retrying");
+                    kernel.reopen();
+                }
+            }
+        }
+    }
+
+    /// Compares the connections with the table: adds those that are not known, and ends those that are gone.
+    fn resync(&mut self) {
+        // What is reported already is older than the table.
+        self.read_some(usize::MAX);
+        let Some(kernel) = &mut self.kernel else { return };
+        let (now, mut present) = (Instant::now(), HashSet::new());
+        let (connections, served) = (&mut self.connections, &self.served);
+        let dumped = kernel.table.dump(|entry| {
+            present.insert(entry.original);
+            connections.follow(&entry, now, |entry| target(served, entry));
+        });
+        match dumped {
+            Ok(()) => connections.keep(|original| present.contains(original), now),
+            Err(error) => {
+                error!(%error, "cannot read conntrack's table: open connections may be missing");
+                kernel.reopen();
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        let set = directives_set();
+        if std::mem::replace(&mut self.directives_set, set) != set {
+            self.connections.schedule(now);
+        }
+        if self.ownership.is_none() && !self.served.is_empty() {
+            let _ = self.own();
+        }
+        let due = self.connections.due(now);
+        self.close(due).await;
+        self.repair().await;
+    }
+
+    /// Ends connections: both sides get a reset for their next packet.
+    async fn close(&mut self, wanted: Vec<[Tuple; 2]>) {
+        if wanted.is_empty() {
+            return;
+        }
+        for script in rules::close_scripts(wanted.as_flattened()) {
+            if let Err(error) = nft::apply(&script).await {
+                error!(%error, "cannot reset forwarded connections: retrying");
+                self.connections.retry(&wanted);
+                return;
+            }
+        }
+        let Some(kernel) = &mut self.kernel else { return };
+        for directions in &wanted {
+            if let Err(error) = kernel.table.delete(&directions[0]) {
+                error!(%error, client = %directions[0].source, "cannot end a forwarded connection: retrying");
+                self.connections.retry(&[*directions]);
+                kernel.reopen();
+            }
+        }
+    }
+
+    /// Replies like a worker.
+    async fn reply(&mut self, command: WorkerCommand) {
+        let now = Instant::now();
+        match command {
+            WorkerCommand::Report(reply) => {
+                let connections = &self.connections;
+                let (open, cut) = (connections.len(), connections.cut);
+                // Unused numbers are no bound for those of the next process.
+                let next_conn = if self.kernel.is_some() { connections.coming_conn() } else { 0 };
+                let _ = reply.send(Report { open, cut, next_conn });
+            }
+            WorkerCommand::List(filter, limit, reply) => {
+                let listed = self.connections.listed(&filter, limit);
+                self.each_entry(&listed, Connections::note_bytes);
+                let _ = reply.send(self.connections.list(&filter, limit, now));
+            }
+            WorkerCommand::Find(subject, limit, reply) => {
+                let _ = reply.send(self.connections.find(subject, limit, now));
+            }
+            WorkerCommand::Ages(selected, reply) => {
+                let _ = reply.send(self.connections.ages(&selected, now));
+            }
+            WorkerCommand::Close(conn, request, reply) => {
+                let record = self.connections.record(conn, now);
+                self.close_selected(request, |open| open == conn).await;
+                let _ = reply.send(record);
+            }
+            WorkerCommand::CloseAll(request) => self.close_selected(request, |_| true).await,
+            WorkerCommand::CloseOver(request, over) => self.connections.close_over(request, over, now),
+            // Conntrack does not tell how long a connection has been idle.
+            WorkerCommand::CloseIdle { reply, .. } => {
+                let _ = reply.send(IdleOf::default());
+            }
+            WorkerCommand::Accept { .. } | WorkerCommand::Stop => {}
+        }
+    }
+
+    async fn close_selected(&mut self, request: CloseRequest, selected: impl Fn(u64) -> bool) {
+        let wanted = self.connections.request(request, selected);
+        self.close(wanted).await;
+    }
+}
+
+impl Kernel {
+    /// Opens the socket for questions again: late replies to the last one would be taken for those to the next.
+    fn reopen(&mut self) {
+        match Table::open() {
+            Ok(table) => self.table = table,
+            Err(error) => error!(%error, "cannot open a socket to conntrack"),
+        }
+    }
+
+    fn open() -> io::Result<Self> {
+        let events = Events::subscribe()?.registered()?;
+        Ok(Self { events, table: Table::open()?, generation: Generation::open()? })
+    }
+}
+
+/// Returns when there are events; `more`: some are left, of which epoll(7) does not tell again.
+async fn readable(kernel: Option<&Kernel>, more: bool) {
+    let Some(kernel) = kernel else { return std::future::pending().await };
+    if !more && let Ok(mut ready) = kernel.events.readable().await {
+        ready.clear_ready();
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time.into()).await;
+    }
+}
+
+/// All tables that this process may have made.
+fn all_tables() -> impl Iterator<Item = &'static str> {
+    TABLES.into_iter().chain([OPEN_TABLE])
+}
+
+/// Removes them.
+async fn remove() {
+    let script: String =
+        all_tables().map(|name| format!("add table inet {name}\ndelete table inet {name}\n")).collect();
+    if let Err(error) = nft::apply(&script).await {
+        error!(%error, "cannot remove the rules of nftables: `nft delete table inet pointsman` does, and likewise \
+                        pointsman-2 and pointsman-open");
+    }
+}
+
+/// The rules of a table and of that of open connections; empty: one is missing.
+async fn listing(table: &str) -> String {
+    match (nft::list(table).await, nft::list(OPEN_TABLE).await) {
+        (Ok(rules), Ok(open)) => rules + &open,
+        _ => String::new(),
+    }
+}
