@@ -197,6 +197,7 @@ impl BackendInfo {
         let last_check = checks.values().max_by_key(|(at, _)| *at).cloned().map(last);
         Self {
             name: Arc::clone(&backend.name),
+            series: Arc::clone(backend.series()),
             address: backend.address.to_string(),
             also: backend.also.clone(),
             state: Some(entry.state),

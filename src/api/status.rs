@@ -182,6 +182,8 @@ pub(crate) struct TierInfo {
 pub(crate) struct BackendInfo {
     /// Its name.
     pub name: Arc<str>,
+    /// Its name in metrics and in the history: with its address if another backend of that name was found first.
+    pub series: Arc<str>,
     /// The address that connections go to.
     pub address: String,
     /// Its other addresses.

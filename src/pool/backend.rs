@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use litemap::LiteMap;
@@ -32,6 +32,8 @@ pub struct Backend {
     pub address: SocketAddress,
     /// Its other addresses.
     pub also: Vec<SocketAddr>,
+    /// Its name in metrics and in the history, decided before it is published.
+    series: OnceLock<Arc<str>>,
     core: Arc<BackendCore>,
 }
 
@@ -127,8 +129,28 @@ impl Backend {
             name: Arc::clone(&found.name),
             address: found.address.clone(),
             also: found.also.clone(),
+            series: OnceLock::new(),
             core: Arc::default(),
         }
+    }
+
+    /// Its name in metrics and in the history. A backend that replaces another of its name continues the counters of that one;
+    /// one that serves beside another of its name has its address added: `name@address`.
+    pub fn series(&self) -> &Arc<str> {
+        self.series.get().unwrap_or(&self.name)
+    }
+
+    /// Whether [`series`](Self::series) is decided.
+    pub(super) fn has_series(&self) -> bool {
+        self.series.get().is_some()
+    }
+
+    /// Decides it, once: with another one later, its counters would begin anew.
+    pub(super) fn decide_series(&self, is_name_taken: bool) {
+        let _ = self.series.set(match is_name_taken {
+            true => format!("{}@{}", self.name, self.address).into(),
+            false => Arc::clone(&self.name),
+        });
     }
 
     /// The same backend, now that its name is known.
@@ -138,6 +160,7 @@ impl Backend {
             name: Arc::clone(&found.name),
             address: self.address.clone(),
             also: found.also.clone(),
+            series: OnceLock::new(),
             core: Arc::clone(&self.core),
         }
     }

@@ -223,7 +223,7 @@ impl Task {
             }
         }
         let members = self.pool_state.members();
-        self.former.keep(|name| members.iter().any(|member| *member.backend.name == *name));
+        self.former.keep(|name| members.iter().any(|member| **member.backend.series() == *name));
     }
 
     /// Publishes a changed snapshot. This comes before all other effects: new connections must not be sent to a backend

@@ -1,5 +1,5 @@
-//! The counters of a backend's name. Backends with the same name may follow each other (a container that returns with
-//! another address), and a counter must never decrease.
+//! The counters of a backend's name in metrics ([`Backend::series`]). Backends with the same name may follow each other (a
+//! container that returns with another address), and a counter must never decrease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) struct Former {
 impl Former {
     /// Adds a backend that is gone.
     pub(super) fn add(&mut self, backend: &Backend) {
-        self.names.entry(Arc::clone(&backend.name)).or_default().add(backend);
+        self.names.entry(Arc::clone(backend.series())).or_default().add(backend);
     }
 
     /// Drops names without a backend; only the sum of their connections stays.
@@ -90,7 +90,7 @@ impl Former {
     ) -> BTreeMap<Arc<str>, Totals> {
         let mut all = self.names.clone();
         for backend in living {
-            all.entry(Arc::clone(&backend.name)).or_default().add(backend);
+            all.entry(Arc::clone(backend.series())).or_default().add(backend);
         }
         all
     }

@@ -196,3 +196,37 @@ pools:
     lb.reload(&anxious);
     serve("all");
 }
+
+#[test]
+fn two_backends_of_one_name_have_series_and_a_history_of_their_own() {
+    let backends = ["a", "b"].map(Backend::http);
+    let [first, second] = backends.each_ref().map(|backend| backend.address);
+    let lb = Lb::start_in(
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}
+pools: {p: {discover: [{file: one.yaml}, {file: other.yaml}]}}",
+        |folder| {
+            for (file, address) in [("one.yaml", first), ("other.yaml", second)] {
+                std::fs::write(folder.join(file), format!("- {{address: \"{address}\", name: same}}\n"))
+                    .unwrap();
+            }
+        },
+    );
+    lb.when_up(vec!["same".to_owned(); 2]);
+    for _ in 0..6 {
+        assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 200);
+    }
+    lb.when_idle();
+    let text = lb.get("/metrics").1;
+    let opened: Vec<_> =
+        text.lines().filter(|line| line.starts_with("pointsman_connections_opened_total{")).collect();
+    let of = |backend: &str| format!("backend=\"{backend}\"}} 3");
+    let with_address = [first, second].map(|address| of(&format!("same@{address}")));
+    assert!(opened.iter().any(|line| line.ends_with(&of("same"))), "{opened:#?}");
+    // Which of the two was found first is not certain.
+    assert!(opened.iter().any(|line| with_address.iter().any(|end| line.ends_with(end))), "{opened:#?}");
+    eventually("the history has both", || {
+        let history: serde_json::Value = serde_json::from_str(&lb.get("/api/v1/history").1).unwrap();
+        let names: Vec<_> = history["backends"]["p"].as_object()?.keys().cloned().collect();
+        (names.len() == 2 && names[0] == "same" && names[1].starts_with("same@127.0.0.1:")).then_some(())
+    });
+}

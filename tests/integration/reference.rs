@@ -82,7 +82,8 @@ fn every_metric() -> String {
 fn the_reference_of_the_metrics_is_current() {
     let mut page = "<!-- Generated: POINTSMAN_WRITE_REFERENCE=1 cargo test reference. Edits here are overwritten. -->\n\n\
                     # Metrics\n\nAll of `/metrics` on the admin address. The values of the labels come from the \
-                    configuration, from discovery, or from a list in the program; never from clients. A histogram has the \
+                    configuration, from discovery, or from a list in the program; never from clients. `backend` is a name, or \
+                    `name@address` if another backend of that name serves beside it and was found first. A histogram has the \
                     series `_bucket`, `_sum` and `_count`.\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for (name, metric) in parse(&every_metric()) {

@@ -13,9 +13,6 @@ const sum = (items, figure) => items.reduce((total, item) => total + (item[figur
 /** A backend's key in this page: the same name with another address is another backend. */
 export const keyOf = (pool, backend) => `${pool}\n${backend.name}\n${backend.address}`;
 
-/** The same without the address: the server keeps one history of a name. */
-const withoutAddress = (key) => key.split('\n', 2).join('\n');
-
 export class Store {
   constructor() {
     this.tracks = new Map();
@@ -61,7 +58,13 @@ export class Store {
   /** What the charts show of a listener, a pool, a backend or the process. */
   shown(kind, name) {
     if (this.range === LIVE) return this.track(kind, name);
-    return this.coarse?.tracks.get(`${kind}\n${kind === 'backend' ? withoutAddress(name) : name}`) ?? new Track(0);
+    return this.coarse?.tracks.get(`${kind}\n${kind === 'backend' ? this.seriesOf(name) : name}`) ?? new Track(0);
+  }
+
+  /** The key of a backend's history, which those that follow each other under one name share. */
+  seriesOf(key) {
+    const { pool, series } = this.strips.get(key) ?? {};
+    return `${pool}\n${series}`;
   }
 
   /** The part of the range that has values. */
@@ -119,9 +122,9 @@ export class Store {
     for (const [name, kept] of Object.entries(history.listeners ?? {})) fill('listener', name, kept);
     for (const [name, kept] of Object.entries(history.pools ?? {})) fill('pool', name, kept);
     // Including backends that have left.
-    for (const [key, { pool, name }] of this.strips) {
-      const kept = history.backends?.[pool]?.[name];
-      if (kept) fill('backend', range === LIVE ? key : withoutAddress(key), kept);
+    for (const [key, { pool, series }] of this.strips) {
+      const kept = history.backends?.[pool]?.[series];
+      if (kept) fill('backend', range === LIVE ? key : this.seriesOf(key), kept);
     }
     const pools = Object.values(history.pools ?? {});
     const length = pools[0]?.connections?.length ?? 0;
@@ -172,7 +175,8 @@ export class Store {
   strip(pool, backend) {
     const key = keyOf(pool, backend);
     let strip = this.strips.get(key);
-    if (!strip) this.strips.set(key, (strip = { pool, name: backend.name, parts: [], seen: 0 }));
+    if (!strip) this.strips.set(key, (strip = { pool, name: backend.name, series: backend.name, parts: [], seen: 0 }));
+    if (backend.series) strip.series = backend.series; // an event has none
     return strip;
   }
 

@@ -37,7 +37,7 @@ pub(super) type Times = [u32; 3];
 /// Connect times and times to the first byte.
 type BothCounts = [DurationCounts; 2];
 
-/// A pool and a backend in it.
+/// A pool and the [`series`](crate::pool::Backend::series) of a backend in it.
 pub(super) type BackendName = (Arc<str>, Arc<str>);
 
 impl HistoryCount {
@@ -131,13 +131,13 @@ impl HistoryCounts {
         let mut of_pool = BothCounts::default();
         for entry in &status.members {
             let backend = &entry.backend;
-            let Some(totals) = totals.get(&backend.name) else { continue };
+            let Some(totals) = totals.get(backend.series()) else { continue };
             let mut total = Reading::default();
             totals.by_listener.values().for_each(|reading| total += *reading);
             let recent = [backend.latency.connect.recent(), backend.latency.first_byte.recent()];
             of_pool.iter_mut().zip(recent).for_each(|(sum, counts)| *sum += counts);
             let times = recent.each_ref().map(percentiles);
-            let key = (Arc::clone(&pool.name), Arc::clone(&backend.name));
+            let key = (Arc::clone(&pool.name), Arc::clone(backend.series()));
             self.times.insert(key.clone(), Box::new([totals.connect, totals.first_byte]));
             self.backends.insert(key, HistoryCount { times, ..HistoryCount::of(&total) });
         }

@@ -1,4 +1,5 @@
-//! The series of each backend. Backends with the same name (one name with several addresses) share their series.
+//! The series of each backend, by its [`series`](crate::pool::Backend::series): its name, with its address if another backend
+//! of that name serves beside it.
 
 use std::collections::BTreeMap;
 use std::fmt::Error;
@@ -36,7 +37,7 @@ pub(super) fn encode(
         let status = running.status();
         let sum = sums.entry(pool).or_default();
         for entry in &status.members {
-            let row = rows.entry((pool, Arc::clone(&entry.backend.name))).or_default();
+            let row = rows.entry((pool, Arc::clone(entry.backend.series()))).or_default();
             row.states[entry.state.index()] += 1;
             row.weight += u64::from(entry.weight);
             sum[entry.state.index()] += 1;

@@ -16,7 +16,7 @@ mod source_entries;
 pub use added::{NotAdded, NotRemoved};
 pub use hand_over::{BackendHealth, PoolHandOver};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -191,6 +191,7 @@ impl PoolState {
         self.release(now, effects);
         self.remove_gone(now, effects);
         self.ramp(now, effects);
+        self.decide_series();
     }
 
     /// The index of the backend with that key, unless it is leaving. Keys are assigned in ascending order.
@@ -296,6 +297,22 @@ impl PoolState {
             change(&self.name, member, BackendState::Gone, reason, now, effects);
         }
         self.members.retain(|member| member.state != BackendState::Gone);
+    }
+
+    /// Decides the names of new backends in metrics and in the history. One that is missing from its sources is about to be
+    /// replaced: its series are free for the next of its name.
+    fn decide_series(&mut self) {
+        if self.members.iter().all(|member| member.backend.has_series()) {
+            return;
+        }
+        let (decided, new): (Vec<_>, Vec<_>) =
+            self.members.iter().partition(|member| member.backend.has_series());
+        let in_use = decided.into_iter().filter(|member| !member.leaving() && !member.missing());
+        let mut taken: HashSet<_> = in_use.map(|member| Arc::clone(member.backend.series())).collect();
+        for member in new {
+            member.backend.decide_series(taken.contains(&member.backend.name));
+            taken.insert(Arc::clone(member.backend.series()));
+        }
     }
 
     /// Updates a backend's name, weight, tier and limit from its sources and an operator's command.

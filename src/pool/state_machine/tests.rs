@@ -501,3 +501,36 @@ fn the_report_of_another_source_outlives_a_new_owner_of_the_address() {
     pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("big".to_owned(), BackendState::Up)]);
 }
+
+#[test]
+fn backends_of_one_name_that_serve_together_have_series_of_their_own() {
+    let now = Instant::now();
+    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
+    let series = |pool_state: &PoolState| {
+        pool_state.members().iter().map(|member| member.backend.series().to_string()).collect::<Vec<_>>()
+    };
+    let [first, second, third] = ["10.0.0.1", "10.0.0.2", "10.0.0.4"].map(|address| found("a", address));
+    let other = found("b", "10.0.0.3");
+    let answer = |all: &[&Found]| observed(key(), all.iter().map(|one| (*one).clone()).collect());
+    pool_state.on(answer(&[&first, &second, &other]), now);
+    assert_eq!(series(&pool_state), ["a", "a@10.0.0.2:5000", "b"]);
+    // They keep their series, and one that replaces another continues those of its name.
+    pool_state.on(answer(&[&second, &other]), now);
+    pool_state.on(answer(&[&second, &other, &third]), now);
+    assert_eq!(series(&pool_state), ["a", "a@10.0.0.2:5000", "b", "a"]);
+    // Should the first one return, they share them: with others, its counters would begin anew.
+    pool_state.on(answer(&[&first, &second, &other, &third]), now);
+    assert_eq!(series(&pool_state), ["a", "a@10.0.0.2:5000", "b", "a"]);
+}
+
+#[test]
+fn a_backend_whose_name_becomes_known_gets_the_series_of_that_name_unless_they_are_in_use() {
+    let now = Instant::now();
+    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
+    let nameless = Found { nameless: true, ..found("10.0.0.1:5000", "10.0.0.1") };
+    pool_state.on(observed(key(), vec![nameless, found("a", "10.0.0.2")]), now);
+    pool_state.on(observed(key(), vec![found("a", "10.0.0.1"), found("a", "10.0.0.2")]), now);
+    let series: Vec<_> =
+        pool_state.members().iter().map(|member| member.backend.series().to_string()).collect();
+    assert_eq!(series, ["a@10.0.0.1:5000", "a"]);
+}
