@@ -56,3 +56,35 @@ fn without_privileges_no_accepted_connection_is_lost_at_shutdown() {
     let (_, draining) = log.split_once("drain started").unwrap();
     assert!(draining.contains("drain done") && !draining.contains("drain timed out"), "{draining}");
 }
+
+#[test]
+fn a_hand_over_in_a_container_costs_no_connection_and_the_container_stays() {
+    let Some(_engine) = engine() else { return };
+    let network = Network::create("successors", &[]);
+    let folder = configuration(ALONE);
+    let _backend =
+        Container::run("backend", &["--network", &network.0, "--network-alias", "backend", "backend-flask"]);
+    let lb = pointsman(&network, &folder);
+    let web = (ip(&lb.0), WEB).into();
+    when_up(ip(&lb.0), 1);
+    let started = inspect(&lb.0, "{{.State.StartedAt}}");
+    let clients = Clients::start(10, Duration::from_millis(20), web);
+    let mut requests = clients.wait_for(50);
+    let mut readers = Vec::new();
+    for n in 1..=3 {
+        readers.push(StreamReader::start(web));
+        docker(&["kill", "--signal", "USR2", &lb.0]);
+        eventually(&format!("hand-over {n}"), || {
+            let log = logs(&lb.0);
+            let times = |words: &str| log.matches(words).count();
+            ([times("hand-over done"), times("took over")] == [n, n]).then_some(())
+        });
+        requests.extend(clients.wait_for(50));
+    }
+    readers.into_iter().for_each(StreamReader::when_whole);
+    requests.extend(clients.stop());
+    assert!(failures(&requests).is_empty(), "{:?}\n{}", failures(&requests), logs(&lb.0));
+    assert_eq!(inspect(&lb.0, "{{.State.StartedAt}}"), started);
+    docker(&["stop", "-t", "40", &lb.0]);
+    assert_eq!(inspect(&lb.0, "{{.State.ExitCode}}"), "0");
+}

@@ -29,6 +29,7 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
@@ -188,38 +189,48 @@ fn with_all_backends_stopped_it_responds_at_once_and_recovers() {
     assert_eq!(inspect(&lb, "{{.State.StartedAt}}"), started);
 }
 
-#[test]
-fn stopping_it_finishes_streams_and_refuses_new_connections() {
+/// A client that has received the first byte of a stream of ten seconds, and waits for the rest.
+struct StreamReader(JoinHandle<std::io::Result<Vec<u8>>>);
+
+impl StreamReader {
     const BYTES: usize = 1_000_000;
-    let Some(_engine) = engine() else { return };
-    let (_project, lb, address) = demo();
-    let web = SocketAddr::new(address, WEB);
-    let reader = || {
+
+    fn start(web: SocketAddr) -> Self {
         let mut stream = connect_to(web).unwrap();
+        let bytes = Self::BYTES;
         let request =
-            format!("GET /stream?bytes={BYTES}&seconds=10 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+            format!("GET /stream?bytes={bytes}&seconds=10 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut first = [0; 1];
         stream.read_exact(&mut first).unwrap();
-        std::thread::spawn(move || {
+        Self(std::thread::spawn(move || {
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).map(|_| rest)
-        })
-    };
-    let readers: Vec<_> = (0..10).map(|_| reader()).collect();
+        }))
+    }
+
+    /// Waits for the end; every byte must be there.
+    fn when_whole(self) {
+        let answer = join_within(self.0, "the stream is read to its end").unwrap();
+        let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(answer.len() - head, Self::BYTES);
+        // Byte i of a stream is i % 251.
+        assert!(answer[head..].iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % 251));
+    }
+}
+
+#[test]
+fn stopping_it_finishes_streams_and_refuses_new_connections() {
+    let Some(_engine) = engine() else { return };
+    let (_project, lb, address) = demo();
+    let web = SocketAddr::new(address, WEB);
+    let readers: Vec<_> = (0..10).map(|_| StreamReader::start(web)).collect();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| docker(&["stop", "-t", "40", &lb]));
         let error = eventually("new connections are refused", || connect_to(web).err());
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(!stopping.is_finished());
-        for reader in readers {
-            // The stream takes 10 s.
-            let answer = join_within(reader, "the stream is read to its end").unwrap();
-            let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
-            assert_eq!(answer.len() - head, BYTES);
-            // Byte i of a stream is i % 251.
-            assert!(answer[head..].iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % 251));
-        }
+        readers.into_iter().for_each(StreamReader::when_whole);
     });
     assert_eq!(inspect(&lb, "{{.State.ExitCode}}"), "0");
     let log = logs(&lb);
