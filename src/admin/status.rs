@@ -10,7 +10,7 @@ use crate::api::{
     BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, SourceInfo, StatusReply, TierInfo, Timestamp,
 };
 use crate::config;
-use crate::domain::{BackendState, CloseReason, Resolution};
+use crate::domain::{BackendState, CloseReason, Plane, Resolution};
 use crate::overview::{Overview, Phase};
 use crate::pool::{BackendLatency, Entry, Latency, Pool, SourceStatus, slow_backends};
 use crate::problems::Problems;
@@ -61,12 +61,15 @@ impl ListenerInfo {
             let mut total = by_listener.get(&listener.name).copied().unwrap_or_default();
             total += listener.without_pool.read();
             let settings = listener.settings.load();
+            let kernel_obstacle = listener.kernel_obstacle();
+            let plane = if kernel_obstacle.is_some() { Plane::User } else { settings.plane };
             let pools = settings.routing.pools().into_iter().map(|pool| Arc::clone(&pool.name)).collect();
             Self {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 state: listener.state().name().into(),
-                plane: settings.plane.name().into(),
+                plane: plane.name().into(),
+                kernel_obstacle,
                 pool: settings.routing.only().map(|pool| Arc::clone(&pool.name)),
                 pools,
                 active: listener.active() as u64,

@@ -65,6 +65,8 @@ pub(crate) struct ListenerInfo {
     /// What forwards the bytes of its connections: `user` (this process) or `kernel`.
     #[cfg_attr(test, schemars(with = "Plane"))]
     pub plane: Word,
+    /// Why it is not the kernel, although `plane` of the configuration is `kernel` or `auto`; null: it is, or `plane` is `user`.
+    pub kernel_obstacle: Option<Arc<str>>,
     /// The pool of its connections; null: there are several.
     pub pool: Option<Arc<str>>,
     /// All pools that its connections may go to.

@@ -54,6 +54,12 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     }
     text.push('\n');
     table.write(&mut text, colors);
+    for listener in by_name(&status.listeners, |listener| &listener.name) {
+        if let Some(obstacle) = &listener.kernel_obstacle {
+            let (name, obstacle) = (terminal::clean(&listener.name), terminal::clean(obstacle));
+            text.push_str(&format!("  {name}: the kernel does not forward its bytes: {obstacle}\n"));
+        }
+    }
     for pool in by_name(&status.pools, |pool| &pool.name) {
         let color = if pool.is_unserved() { Some(Color::Red) } else { None };
         let up = format!("{} of {} in use", pool.up, count(pool.backends.len() as u64, "backend"));

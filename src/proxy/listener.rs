@@ -1,7 +1,7 @@
 //! A listener as all workers share it: its settings, and the count of its connections.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,7 @@ pub struct Listener {
     /// What happens to its connections; replaced by a reload.
     pub settings: ArcSwap<Settings>,
     draining: AtomicBool,
+    kernel_obstacle: Mutex<Option<Arc<str>>>,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
     /// The connections that ended before their pool was known.
@@ -105,6 +106,7 @@ impl Listener {
             name,
             settings: ArcSwap::from_pointee(settings),
             draining: AtomicBool::new(false),
+            kernel_obstacle: Mutex::default(),
             accepted: AtomicU64::new(0),
             admitted: Arc::default(),
             without_pool: Arc::default(),
@@ -123,6 +125,17 @@ impl Listener {
     /// Sets whether an operator drains it. Its addresses are closed and opened elsewhere.
     pub fn set_state(&self, state: ListenerState) {
         self.draining.store(state == ListenerState::Draining, Ordering::Relaxed);
+    }
+
+    /// Why this process forwards its bytes although the kernel is to do so, or may (`plane: kernel`, `plane: auto`); `None`:
+    /// what its settings name does.
+    pub fn kernel_obstacle(&self) -> Option<Arc<str>> {
+        self.kernel_obstacle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets it.
+    pub fn set_kernel_obstacle(&self, obstacle: Option<Arc<str>>) {
+        *self.kernel_obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
     }
 
     /// Counts an accepted connection.

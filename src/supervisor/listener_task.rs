@@ -135,8 +135,12 @@ async fn keep(
             && {
                 let to = addresses.iter().map(|bound| bound.address.clone()).collect();
                 match kernel_plane.forward(&listener, to).await {
-                    Ok(()) => true,
+                    Ok(()) => {
+                        listener.set_kernel_obstacle(None);
+                        true
+                    }
                     Err(error) => {
+                        listener.set_kernel_obstacle(Some(error.to_string().into()));
                         error!(listener = %listener.name, %error, "the kernel cannot forward its connections: this process does, and retries");
                         retry = Some(RETRY);
                         false

@@ -112,19 +112,21 @@ pub(crate) enum Error {
     Worker(io::Error),
 }
 
-/// What forwards the bytes of each listener.
-async fn planes(config: &Config) -> Result<LiteMap<Arc<str>, Plane>, Error> {
+/// What forwards the bytes of each listener, and with `plane: auto` why that is not the kernel.
+type Planes = LiteMap<Arc<str>, (Plane, Option<Arc<str>>)>;
+
+async fn planes(config: &Config) -> Result<Planes, Error> {
     let mut planes = LiteMap::new();
     for (name, listener) in &config.listeners {
         let tcp =
             || listener.bind.iter().filter_map(SocketAddress::tcp).map(|address| address.ip().to_canonical());
         let [v4, v6] = [tcp().any(|ip| ip.is_ipv4() || ip.is_unspecified()), tcp().any(|ip| ip.is_ipv6())];
         let plane = match listener.plane {
-            config::PlaneChoice::User => Plane::User,
+            config::PlaneChoice::User => (Plane::User, None),
             config::PlaneChoice::Kernel => {
                 let missing = |error| Error::KernelPlane { listener: Arc::clone(name), error };
                 nft::check(v4, v6).await.map_err(missing)?;
-                Plane::Kernel
+                (Plane::Kernel, None)
             }
             config::PlaneChoice::Auto => {
                 let mut obstacles = listener.kernel_obstacles(|pool| config.pools.get(pool));
@@ -132,11 +134,11 @@ async fn planes(config: &Config) -> Result<LiteMap<Arc<str>, Plane>, Error> {
                     obstacles.extend(nft::check(v4, v6).await.err().map(|error| error.to_string()));
                 }
                 match obstacles.is_empty() {
-                    true => Plane::Kernel,
+                    true => (Plane::Kernel, None),
                     false => {
                         let why = obstacles.join("; ");
                         info!(listener = %name, %why, "this process forwards its bytes: the kernel cannot");
-                        Plane::User
+                        (Plane::User, Some(why.into()))
                     }
                 }
             }
@@ -317,7 +319,7 @@ impl Supervisor {
     fn reserve(
         &mut self,
         config: &Config,
-        planes: &LiteMap<Arc<str>, Plane>,
+        planes: &Planes,
     ) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
         let held = self.listeners.values().flat_map(|running| &running.addresses).map(|(_, held)| held);
         let held = held.chain(self.inherited.sockets.places().map(|place| &place.address));
@@ -330,7 +332,7 @@ impl Supervisor {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
             // Another machine may have the address now, and this one continue its connections later.
-            let anywhere = planes.get(name) == Some(&Plane::Kernel)
+            let anywhere = planes.get(name).is_some_and(|(plane, _)| *plane == Plane::Kernel)
                 && listener.client_address == config::ClientAddress::Keep;
             let reserve = |address: &SocketAddress| {
                 let bound = match inherited.take(&SocketOwner::Listener(Arc::clone(name)), address) {
@@ -450,14 +452,14 @@ impl Supervisor {
     async fn change_listeners(
         &mut self,
         config: &Config,
-        planes: &LiteMap<Arc<str>, Plane>,
+        planes: &Planes,
         addresses: &mut LiteMap<Arc<str>, Vec<BoundAddress>>,
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         let drained = self.overview.state.drained_listeners();
         for (name, wanted) in &config.listeners {
             let pool = |name: &str| self.pools.get(name).map(|handle| Arc::clone(&handle.pool));
-            let plane = planes.get(name).copied().unwrap_or(Plane::User);
+            let Some((plane, obstacle)) = planes.get(name).cloned() else { continue }; // each listener has one
             let Some(settings) = Settings::new(wanted, plane, pool) else { continue }; // not in a valid configuration
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen does not have bit 2 set");
@@ -489,6 +491,7 @@ impl Supervisor {
                     entry.insert(Running { listener_task, addresses: Vec::new() })
                 }
             };
+            running.listener_task.listener.set_kernel_obstacle(obstacle);
             let (stay, go): (Vec<_>, Vec<_>) =
                 running.addresses.drain(..).partition(|(held, _)| wanted.bind.contains(held));
             running.addresses = stay.into_iter().chain(added).collect();

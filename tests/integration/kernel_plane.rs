@@ -473,10 +473,25 @@ fn what_is_missing_is_named_before_anything_starts() {
     );
     let lb = Lb::start(&network.config("plane: auto", ""));
     lb.when_logged("this process forwards its bytes: the kernel cannot");
-    assert_eq!(lb.status()["listeners"][0]["plane"], "user");
+    let web = &lb.status()["listeners"][0];
+    assert_eq!(web["plane"], "user");
+    assert!(web["kernel_obstacle"].as_str().unwrap().contains("net.ipv4.ip_forward is 0"), "{web}");
     sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+    for (wrapper, commands, reason) in [
+        (&["setpriv", "--bounding-set", "-net_admin"][..], ":", "it needs CAP_NET_ADMIN"),
+        (&["env"], "export PATH=/nowhere", "install the package nftables"),
+    ] {
+        let lb = Lb::start_after(wrapper, commands, &network.config("plane: auto", ""), |_| ());
+        let web = &lb.status()["listeners"][0];
+        assert_eq!(web["plane"], "user");
+        assert!(web["kernel_obstacle"].as_str().unwrap().contains(reason), "{web}");
+        network.connect(lb.address("web"));
+    }
     let _owner = Lb::start(&network.config("plane: kernel", ""));
     let second = Lb::start(&network.config("plane: kernel", ""));
     second.when_logged("only one can");
+    let web = &second.status()["listeners"][0];
+    assert_eq!(web["plane"], "user");
+    assert!(web["kernel_obstacle"].as_str().unwrap().contains("only one can"), "{web}");
     network.connect(second.address("web"));
 }

@@ -1,7 +1,7 @@
 // The listeners, the last decisions and the last events.
 
 import { Spark } from './chart.js';
-import { arrange, h, say, show } from './dom.js';
+import { arrange, h, mark, say, show } from './dom.js';
 import { bytes, clock, count, rate, times } from './format.js';
 import { sign, tone } from './states.js';
 
@@ -41,6 +41,7 @@ export class Listeners {
       const drained = listener.state === 'draining' ? ' (draining)' : '';
       const texts = [listener.name, listener.addresses.join(', ') + drained, listener.pools.join(', '), open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
       texts.forEach((text, i) => say(row.cells[i], text));
+      mark(row.element, 'title', listener.kernel_obstacle ? `The kernel does not forward its bytes: ${listener.kernel_obstacle}` : null);
       row.spark.draw(store.shown('listener', listener.name).connections, view);
       return row.element;
     });
