@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::conntrack::{ConntrackEntry, TcpState, Tuple};
-use super::rules::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, OURS, REVERSED};
+use super::rules::{
+    BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, CONTINUED, ENDING, OURS, REVERSED,
+};
 use crate::balance::Lease;
 use crate::domain::{
     Cause, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Excluded, Failure,
@@ -264,37 +266,53 @@ impl Connections {
         } else if entry.answered == Some(false)
             && let Some(target) = find(entry)
         {
-            self.fail(entry, &target);
+            match entry.mark & (CONTINUED | REVERSED) {
+                0 => self.fail(entry, &target),
+                _ => self.not_continued(entry, &target),
+            }
         }
     }
 
     /// Counts, logs and records a connection that a backend has refused or not answered, and has the backend checked.
     fn fail(&mut self, entry: &ConntrackEntry, target: &Target) {
+        // The kernel removes an entry at once if a reset is its only answer.
+        let (error, cause) = match bytes_of(entry) {
+            None | Some([_, 0]) => (ConnectError::Timeout, "no answer"),
+            _ => (ConnectError::Refused, "connection refused"),
+        };
+        target.backend.connect_failed(error);
+        target.pool.report_failure(&target.backend, Failure::Connect(Cause::from(cause)));
+        self.add_unrouted(entry, target, CloseReason::ConnectFailed);
+    }
+
+    /// The same for a connection that began through another machine and has another backend here, which has reset it: the
+    /// backend has not failed.
+    fn not_continued(&mut self, entry: &ConntrackEntry, target: &Target) {
+        let reason =
+            if entry.mark & REVERSED == 0 { CloseReason::BackendReset } else { CloseReason::ClientReset };
+        // Without an answer there may have been no connection, only a late packet.
+        if bytes_of(entry).is_some_and(|bytes| bytes.iter().all(|sent| *sent > 0)) {
+            self.add_unrouted(entry, target, reason);
+        }
+    }
+
+    /// Counts, logs and records a connection without an answer of its backend.
+    fn add_unrouted(&mut self, entry: &ConntrackEntry, target: &Target, reason: CloseReason) {
         let conn = self.next_conn;
         self.next_conn += self.stride;
         let Target { listener, pool, backend, .. } = target;
         let [bytes_in, bytes_out] = bytes_of(entry).unwrap_or_default();
-        // The kernel removes an entry at once if a reset is its only answer.
-        let (error, cause) = match bytes_out {
-            0 => (ConnectError::Timeout, "no answer"),
-            _ => (ConnectError::Refused, "connection refused"),
-        };
         listener.count_accepted();
-        backend.connect_failed(error);
-        pool.counters.client_visible_failure(CloseReason::ConnectFailed);
-        pool.report_failure(backend, Failure::Connect(Cause::from(cause)));
-        backend.flows.of(&listener.name).ended_unrouted(CloseReason::ConnectFailed);
-        let end = ConnectionEnd {
-            reason: CloseReason::ConnectFailed,
-            first_closed: None,
-            rejection: None,
-            kernel: None,
-        };
+        if reason.is_failure() {
+            pool.counters.client_visible_failure(reason);
+        }
+        backend.flows.of(&listener.name).ended_unrouted(reason);
+        let end = ConnectionEnd { reason, first_closed: None, rejection: None, kernel: None };
         let stage = Stage::Ended(end);
         let record = target.record(conn, Ends::of(entry).client, SystemTime::now(), Duration::ZERO, stage);
         let record = ConnectionRecord { bytes_in, bytes_out, ..record };
         record.log_closed(&end);
-        self.shared.records.add_ended(record, true, None);
+        self.shared.records.add_ended(record, reason.is_failure(), None);
     }
 
     /// Ends connections that are no longer in the table: their ends were lost.

@@ -230,3 +230,29 @@ fn an_unspecified_address_accepts_each_address_of_its_family() {
     assert!(!accepts("0.0.0.0:80", "[2001:db8::1]:80") && !accepts("0.0.0.0:80", "192.0.2.1:81"));
     assert!(!accepts("192.0.2.1:80", "192.0.2.2:80") && !accepts("unix:/a", "192.0.2.2:80"));
 }
+
+#[tokio::test]
+async fn a_backend_that_resets_a_connection_of_another_machine_has_not_failed() {
+    let mut scene = Scene::new().await;
+    let reset = |id, mark| ConntrackEntry {
+        answered: Some(false),
+        state: Some(TcpState::Reset),
+        bytes: Some([52, 40]),
+        ..entry(id, mark)
+    };
+    scene.gone(reset(1, CONTINUED), 5);
+    // The packets were the backend's, and the reset the client's.
+    let from_backend = reset(2, REVERSED);
+    let (original, reply) = (from_backend.reply, from_backend.original);
+    scene.gone(ConntrackEntry { original, reply, ..from_backend }, 5);
+    // A late packet without an answer.
+    scene.gone(ConntrackEntry { bytes: Some([52, 0]), ..reset(3, CONTINUED) }, 5);
+    let reasons: Vec<_> = scene.ended().iter().map(|(_, reason, bytes, _)| (*reason, *bytes)).collect();
+    assert_eq!(reasons, [(CloseReason::ClientReset, [40, 52]), (CloseReason::BackendReset, [52, 40])]);
+    let backend = Arc::clone(&scene.backend);
+    let failures = || backend.connect_failures().map(|(_, n)| n).sum::<u64>();
+    assert_eq!((failures(), scene.counted()), (0, (0, 2, 0)));
+    // A first packet that was refused is a failure.
+    scene.gone(reset(4, 0), 5);
+    assert_eq!((scene.ended()[0].1, failures()), (CloseReason::ConnectFailed, 1));
+}

@@ -31,6 +31,8 @@ pub const OURS: u32 = 0x1000_0000;
 const MASQUERADED: u32 = 0x2000_0000;
 /// … its first packet that was seen came from the backend, as it began through another machine …
 pub const REVERSED: u32 = 0x4000_0000;
+/// … it began through another machine, and its first packet that was seen came from the client …
+pub const CONTINUED: u32 = 0x8000_0000;
 /// … and this was the first to end it: the FIN or reset of one side.
 pub const CLIENT_CLOSED: u32 = 0x0100_0000;
 /// The backend's FIN.
@@ -503,15 +505,16 @@ impl ListenerRules {
         let rules = |(family, map): (Family, String)| {
             let (ip, count) = (family.ip(), self.slots[family as usize].len());
             // A packet in the middle belongs to a connection of another machine, or to one that is over.
-            let first = match self.continues(family) {
-                Some(_) => "",
-                None => "tcp flags & (fin | syn | rst | ack) == syn ",
-            };
+            let mut kinds = vec![("tcp flags & (fin | syn | rst | ack) == syn ", mark)];
+            kinds.extend(self.continues(family).map(|_| ("", mark | CONTINUED)));
             // Without a slot nothing is translated, and the machine itself answers: nothing listens, so with a reset.
             let slot = (count > 0).then(|| self.slot(family, count));
             let packets = slot.map(|slot| self.packets(family).map(move |packets| (packets, slot.clone())));
-            packets.into_iter().flatten().map(move |(packets, slot)| {
-                format!("{packets} {first}ct mark set ct mark | {mark:#x} dnat {ip} to {slot} map @{map}")
+            packets.into_iter().flatten().flat_map(move |(packets, slot)| {
+                let rule = |(kind, mark)| {
+                    format!("{packets} {kind}ct mark set ct mark | {mark:#x} dnat {ip} to {slot} map @{map}")
+                };
+                kinds.clone().into_iter().map(rule).collect::<Vec<_>>()
             })
         };
         self.maps().flat_map(rules).collect()
