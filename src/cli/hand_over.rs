@@ -10,7 +10,7 @@ use crate::admin::server::AdminSocket;
 use crate::api::{HandOverRequest, path};
 use crate::config::Config;
 use crate::domain::{Cause, Event};
-use crate::hand_over::{HandOverError, Invitation, Predecessor, Successor, Taken};
+use crate::hand_over::{HandOver, HandOverError, Invitation, Predecessor, Successor, Taken};
 use crate::remote::{self, Remote};
 use crate::supervisor::Supervisor;
 use hyper::Method;
@@ -165,12 +165,11 @@ async fn attempt(
     stop: impl Future<Output = ()>,
 ) -> Result<(Successor, Taken), HandOverError> {
     let mut stop = pin!(stop);
-    let mut offer = tokio::select! {
-        offer = supervisor.offer() => offer?,
-        () = &mut stop => return Err(HandOverError::Cancelled),
+    let offer = tokio::select! {
+        offer = offer(supervisor, admin) => offer,
+        () = &mut stop => Err(HandOverError::Cancelled),
     };
-    offer.sockets.extend(admin.map(AdminSocket::share).transpose()?);
-    offer.state = supervisor.overview().state.hand_over()?;
+    let offer = offer.inspect_err(|error| successor.refuse(error))?;
     let canceller = successor.canceller()?;
     let mut exchange = tokio::task::spawn_blocking(move || {
         let taken = successor.hand_over(offer);
@@ -187,4 +186,12 @@ async fn attempt(
     };
     let (successor, taken) = ended.map_err(std::io::Error::other)?;
     taken.map(|taken| (successor, taken))
+}
+
+/// What this process hands over.
+async fn offer(supervisor: &mut Supervisor, admin: Option<&AdminSocket>) -> Result<HandOver, HandOverError> {
+    let mut offer = supervisor.offer().await?;
+    offer.sockets.extend(admin.map(AdminSocket::share).transpose()?);
+    offer.state = supervisor.overview().state.hand_over()?;
+    Ok(offer)
 }

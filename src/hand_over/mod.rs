@@ -12,6 +12,7 @@
 //!   running process                              new process
 //!   sockets (64 in each message) ───────────────►
 //!   pools, state directory ─────────────────────► reads its configuration, starts, accepts
+//!   or instead: refused ────────────────────────► ends, with the reason
 //!                           ◄──────────────────── ready: these sockets are taken; or: failed
 //!   stops accepting, confirms ──────────────────► reports to the service manager
 //!   drains
@@ -75,6 +76,11 @@ enum OldProcessMessage {
     },
     /// The new process is in charge now.
     Confirmed,
+    /// This process cannot hand over.
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A reply of the new process.

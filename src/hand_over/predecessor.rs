@@ -47,7 +47,7 @@ impl Predecessor {
     pub(crate) fn receive(&mut self) -> io::Result<HandOver> {
         let mut received = HandOver::default();
         loop {
-            let (message, files) = self.channel.receive()?;
+            let (message, files) = self.channel.receive().map_err(explained)?;
             match message {
                 OldProcessMessage::Sockets(described) if described.len() == files.len() => {
                     let sockets = described.into_iter().zip(files);
@@ -62,6 +62,9 @@ impl Predecessor {
                     received.state = files.into_iter().next();
                     return Ok(received);
                 }
+                OldProcessMessage::Refused { reason } => {
+                    return Err(io::Error::other(format!("it reports: {reason}")));
+                }
                 OldProcessMessage::Sockets(_) | OldProcessMessage::Confirmed => {
                     return Err(io::Error::new(ErrorKind::InvalidData, "sockets are missing"));
                 }
@@ -72,7 +75,7 @@ impl Predecessor {
     /// Reports that this process accepts connections, and waits until the running one stops accepting.
     pub(crate) fn ready(&self, taken: Taken) -> io::Result<()> {
         self.channel.send(&NewProcessReply::Ready(taken), &[])?;
-        match self.channel.receive()? {
+        match self.channel.receive().map_err(explained)? {
             (OldProcessMessage::Confirmed, _) => Ok(()),
             (message, _) => Err(io::Error::new(ErrorKind::InvalidData, format!("unexpected: {message:?}"))),
         }
@@ -82,6 +85,16 @@ impl Predecessor {
     pub(crate) fn failed(&self, reason: String) {
         // The running process also sees that this one ends.
         let _ = self.channel.send(&NewProcessReply::Failed { reason }, &[]);
+    }
+}
+
+/// The error with its usual cause, if the connection has ended.
+fn explained(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ ErrorKind::UnexpectedEof => {
+            io::Error::new(kind, "it has ended the hand-over; its log has the reason")
+        }
+        _ => error,
     }
 }
 

@@ -108,6 +108,11 @@ impl Successor {
         Ok(Canceller(self.channel.as_fd().try_clone_to_owned()?.into()))
     }
 
+    /// Reports why this process does not hand over. It fails only if the new process has ended.
+    pub(crate) fn refuse(&self, error: &HandOverError) {
+        let _ = self.channel.send(&OldProcessMessage::Refused { reason: error.to_string() }, &[]);
+    }
+
     /// Hands everything over, and waits until the new process accepts connections. Then call
     /// [`confirm`](Self::confirm). After an error, a process that this one has started is ended.
     pub(crate) fn hand_over(&mut self, offer: HandOver) -> Result<Taken, HandOverError> {

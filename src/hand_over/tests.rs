@@ -75,6 +75,22 @@ fn a_process_that_fails_or_ends_is_reported() {
 }
 
 #[test]
+fn a_running_process_that_refuses_or_ends_is_reported() {
+    let attempt = |old: fn(Successor)| {
+        let invitation = Invitation::new().unwrap();
+        let successor = Successor::connect(invitation.path()).unwrap();
+        let mut predecessor = invitation.accept().unwrap();
+        old(successor);
+        predecessor.receive().unwrap_err().to_string()
+    };
+    assert_eq!(
+        attempt(|successor| successor.refuse(&HandOverError::Cancelled)),
+        "it reports: this process was told to stop"
+    );
+    assert_eq!(attempt(drop), "it has ended the hand-over; its log has the reason");
+}
+
+#[test]
 fn a_process_that_cannot_be_started_or_reached_is_reported() {
     let missing = Path::new("/nonexistent/pointsman");
     let error = Successor::start(missing, &[]).unwrap_err().to_string();
