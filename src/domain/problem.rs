@@ -119,12 +119,14 @@ pub enum ProblemKind {
     LogLinesDropped,
     /// The state directory cannot be written.
     StateFailing,
+    /// The kernel does not forward a listener's connections, although it is configured to.
+    NotForwarded,
 }
 
 impl ProblemKind {
     /// All of them.
     #[cfg(any(test, feature = "testing"))]
-    pub const ALL: [Self; 29] = {
+    pub const ALL: [Self; 30] = {
         use Resource::{
             AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
@@ -158,6 +160,7 @@ impl ProblemKind {
             Self::LogFailing,
             Self::LogLinesDropped,
             Self::StateFailing,
+            Self::NotForwarded,
         ]
     };
 
@@ -186,6 +189,7 @@ impl ProblemKind {
             Self::LogFailing => "log_failing",
             Self::LogLinesDropped => "log_lines_dropped",
             Self::StateFailing => "state_failing",
+            Self::NotForwarded => "not_forwarded",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::growth::Counter;
-use crate::domain::{BackendState, Cause, CloseReason, ServingTier, SocketAddress};
+use crate::domain::{BackendState, Cause, CloseReason, Plane, ServingTier, SocketAddress};
 use crate::overview::Overview;
 use crate::pool::{Entry, Pool, SlowBackend, SourceStatus, slow_backends};
 use crate::telemetry::log;
@@ -94,6 +94,8 @@ pub(crate) struct ListenerPicture {
     pub open: u64,
     /// Their limit.
     pub limit: Option<u64>,
+    /// Why the kernel does not forward them, although it is configured to.
+    pub kernel_obstacle: Option<Arc<str>>,
 }
 
 impl Picture {
@@ -122,13 +124,16 @@ impl Picture {
         counters.insert(Counter::AcceptsFailed, failed(|shortages| shortages.accepts.total()));
         counters.insert(Counter::ConnectsFailed, failed(|shortages| shortages.connects.total()));
         counters.insert(Counter::LogLinesDropped, log::dropped_lines());
-        let listener =
-            |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| ListenerPicture {
+        let listener = |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| {
+            let settings = listener.settings.load();
+            ListenerPicture {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().filter_map(SocketAddress::tcp).collect(),
                 open: listener.active() as u64,
-                limit: listener.settings.load().max_connections.map(|limit| limit as u64),
-            };
+                limit: settings.max_connections.map(|limit| limit as u64),
+                kernel_obstacle: listener.kernel_obstacle().filter(|_| settings.plane == Plane::Kernel),
+            }
+        };
         Self {
             at: Instant::now(),
             clock: SystemTime::now(),

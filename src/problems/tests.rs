@@ -48,7 +48,13 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
         at,
         clock: SystemTime::UNIX_EPOCH + Duration::from_secs(10_000),
         pools: pools.iter().map(pool).collect(),
-        listeners: vec![ListenerPicture { name: "web".into(), addresses: Vec::new(), open: 1, limit: None }],
+        listeners: vec![ListenerPicture {
+            name: "web".into(),
+            addresses: Vec::new(),
+            open: 1,
+            limit: None,
+            kernel_obstacle: None,
+        }],
         connections: [1, 1000],
         log_failures: Vec::new(),
         state_failure: None,
@@ -550,6 +556,18 @@ fn a_listener_and_a_process_at_their_limits_are_critical() {
     assert_eq!(process.after(1, open(1)), []);
     let found = process.after(1, |picture| picture.connections = [1000, 1000]);
     assert_eq!((kinds(&found), found[0].is_critical()), (vec!["connections"], true));
+}
+
+#[test]
+fn a_listener_that_the_kernel_is_to_forward_and_does_not_is_a_problem() {
+    let mut process = WatchedProcess::new(&[("web", "a up")]);
+    let found = process.after(1, |picture| picture.listeners[0].kernel_obstacle = Some("nft: busy".into()));
+    assert_eq!(
+        sentence(&found),
+        "the kernel does not forward the connections of listener web: nft: busy. This process forwards them"
+    );
+    assert_eq!((&*found[0].kind, found[0].listener.as_deref()), ("not_forwarded", Some("web")));
+    assert_eq!(process.after(1, |picture| picture.listeners[0].kernel_obstacle = None), []);
 }
 
 #[test]

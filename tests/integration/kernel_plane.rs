@@ -493,5 +493,8 @@ fn what_is_missing_is_named_before_anything_starts() {
     let web = &second.status()["listeners"][0];
     assert_eq!(web["plane"], "user");
     assert!(web["kernel_obstacle"].as_str().unwrap().contains("only one can"), "{web}");
+    eventually("it is a problem", || {
+        second.get("/api/v1/problems").1.contains("not_forwarded").then_some(())
+    });
     network.connect(second.address("web"));
 }
