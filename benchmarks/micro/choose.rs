@@ -69,6 +69,11 @@ fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
 }
 
 #[divan::bench(args = BACKENDS)]
+fn random(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::Random, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = BACKENDS)]
 fn random_two(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::RandomTwo, backends, |n| 1 + (n % 5) as u32);
 }

@@ -18,6 +18,7 @@ mod latency;
 mod least_connections;
 mod load;
 mod maglev;
+mod random;
 mod random_two;
 mod ring_hash;
 mod round_robin;
@@ -36,6 +37,7 @@ pub use load::{FailurePenalty, Lease, Load};
 use crate::config::{Algorithm, Hash};
 use affinity::Affinity;
 use least_connections::LeastConnections;
+use random::Random;
 use round_robin::RoundRobin;
 use weighted::Weighted;
 
@@ -84,6 +86,7 @@ enum Method {
     RoundRobin(RoundRobin),
     Weighted(Weighted),
     LeastConnections(LeastConnections),
+    Random(Random),
     RandomTwo,
     Ewma,
     Affinity(Affinity),
@@ -103,6 +106,8 @@ pub struct Slots {
 pub enum SlotChoice {
     /// One after the other.
     Rotation,
+    /// At random.
+    Random,
     /// By the hash of the client.
     Client,
 }
@@ -137,6 +142,7 @@ impl Picker {
             (Algorithm::LeastConnections, _) => {
                 Method::LeastConnections(LeastConnections::new(&candidates, None))
             }
+            (Algorithm::Random, _) => Method::Random(Random::new(&candidates)),
             (Algorithm::RandomTwo, _) => Method::RandomTwo,
             (Algorithm::Ewma, _) => Method::Ewma,
             (Algorithm::SourceHash, old) => {
@@ -160,6 +166,7 @@ impl Picker {
             Method::RoundRobin(method) => method.choose(&self.candidates, args),
             Method::Weighted(method) => method.choose(&self.candidates, args),
             Method::LeastConnections(method) => method.choose(&self.candidates, args),
+            Method::Random(method) => method.choose(&self.candidates, args),
             Method::RandomTwo => random_two::choose(&self.candidates, args),
             Method::Ewma => ewma::choose(&self.candidates, args),
             Method::Affinity(method) => method.choose(&self.candidates, args),
@@ -177,6 +184,7 @@ impl Picker {
         let (choice, owners) = match &self.method {
             Method::RoundRobin(_) => (SlotChoice::Rotation, (0..self.candidates.len() as u32).collect()),
             Method::Weighted(_) => (SlotChoice::Rotation, weighted::cycle(&self.candidates, MOST_SLOTS)),
+            Method::Random(_) => (SlotChoice::Random, weighted::cycle(&self.candidates, MOST_SLOTS)),
             Method::Affinity(affinity) => (SlotChoice::Client, affinity.slots()?),
             Method::LeastConnections(_) | Method::RandomTwo | Method::Ewma => return None,
         };

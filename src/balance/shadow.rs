@@ -120,10 +120,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SHADOWS: [Algorithm; 7] = [
+    const SHADOWS: [Algorithm; 8] = [
         Algorithm::RoundRobin,
         Algorithm::Weighted,
         Algorithm::LeastConnections,
+        Algorithm::Random,
         Algorithm::RandomTwo,
         Algorithm::SourceHash,
         Algorithm::RingHash,

@@ -15,7 +15,7 @@ pub(super) fn better_of_two(
     args: &PickArgs<'_>,
     beats: impl Fn(&Candidate, &Candidate) -> bool,
 ) -> Option<usize> {
-    let mut rng = SplitMix(args.random);
+    let mut rng = SplitMix::new(args.random);
     let allowed = |index: usize| !args.excludes(candidates[index].key);
     let first = draw(candidates.len(), &mut rng, allowed)?;
     let Some(second) = draw(candidates.len(), &mut rng, |index| index != first && allowed(index)) else {
@@ -25,17 +25,21 @@ pub(super) fn better_of_two(
 }
 
 fn draw(n: usize, rng: &mut SplitMix, allowed: impl Fn(usize) -> bool) -> Option<usize> {
-    let drawn = (0..DRAWS).map(|_| rng.below(n)).find(|&index| allowed(index));
+    let drawn = (0..DRAWS).map(|_| rng.index(n)).find(|&index| allowed(index));
     drawn.or_else(|| {
-        let start = rng.below(n);
+        let start = rng.index(n);
         (start..n).chain(0..start).find(|&index| allowed(index))
     })
 }
 
 /// Expands one random number to many (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
-struct SplitMix(u64);
+pub(super) struct SplitMix(u64);
 
 impl SplitMix {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -44,8 +48,13 @@ impl SplitMix {
     }
 
     /// A number below `n`.
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// An index below `n`.
+    fn index(&mut self, n: usize) -> usize {
+        self.below(n as u64) as usize
     }
 }
 

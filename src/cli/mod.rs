@@ -253,6 +253,7 @@ fn algorithm(algorithm: &Algorithm) -> PossibleValue {
         Algorithm::RoundRobin => "Each in turn",
         Algorithm::Weighted => "Each in turn, in proportion to its weight",
         Algorithm::LeastConnections => "The backend with the fewest connections for its weight",
+        Algorithm::Random => "One drawn at random, in proportion to its weight",
         Algorithm::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
         Algorithm::SourceHash => "By the client's address; most clients move when the backends change",
         Algorithm::RingHash => {

@@ -180,7 +180,7 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["rr", "roundrobin", "static-rr"], "round-robin"),
     (&["wrr", "weighted-round-robin"], "weighted"),
     (&["leastconn", "least-conn", "least-request", "lc", "wlc"], "least-connections"),
-    (&["random", "p2c", "power-of-two"], "random-two"),
+    (&["p2c", "power-of-two"], "random-two"),
     (&["source", "ip-hash", "hash", "sh"], "source-hash"),
     (&["consistent", "consistent-hash", "ketama"], "ring-hash"),
     (&["peak-ewma", "least-time", "latency"], "ewma"),

@@ -60,10 +60,14 @@ impl Pool {
         let balance = self.balance;
         let with_table = matches!(
             balance,
-            Algorithm::RoundRobin | Algorithm::Weighted | Algorithm::SourceHash | Algorithm::Maglev
+            Algorithm::RoundRobin
+                | Algorithm::Weighted
+                | Algorithm::Random
+                | Algorithm::SourceHash
+                | Algorithm::Maglev
         );
         let message = format!(
-            "balance: the kernel does not know {}; use round-robin, weighted, source-hash or maglev",
+            "balance: the kernel cannot choose by {}; use round-robin, weighted, random, source-hash or maglev",
             balance.name()
         );
         unless(with_table, &message);

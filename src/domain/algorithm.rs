@@ -12,6 +12,8 @@ pub enum Algorithm {
     Weighted,
     /// The one with the fewest connections for its weight.
     LeastConnections,
+    /// One drawn at random, in proportion to the weights.
+    Random,
     /// Of two drawn at random, the one with fewer connections for its weight.
     RandomTwo,
     /// By the client's address, in a table in which each has as many slots as its weight.
@@ -26,10 +28,11 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RoundRobin,
         Self::Weighted,
         Self::LeastConnections,
+        Self::Random,
         Self::RandomTwo,
         Self::SourceHash,
         Self::RingHash,
@@ -43,6 +46,7 @@ impl Algorithm {
             Self::RoundRobin => "round-robin",
             Self::Weighted => "weighted",
             Self::LeastConnections => "least-connections",
+            Self::Random => "random",
             Self::RandomTwo => "random-two",
             Self::SourceHash => "source-hash",
             Self::RingHash => "ring-hash",

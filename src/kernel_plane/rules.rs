@@ -522,8 +522,10 @@ impl ListenerRules {
 
     /// The expression for the slot of a connection, of `count`.
     fn slot(&self, family: Family, count: usize) -> String {
-        if self.choice == SlotChoice::Rotation {
-            return format!("numgen inc mod {count}");
+        match self.choice {
+            SlotChoice::Rotation => return format!("numgen inc mod {count}"),
+            SlotChoice::Random => return format!("numgen random mod {count}"),
+            SlotChoice::Client => {}
         }
         let source = format!("{} saddr", family.ip());
         let hashed = match (self.key, family) {

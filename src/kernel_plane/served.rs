@@ -11,7 +11,7 @@ use super::connections::{self, Ends, Target};
 use super::conntrack::ConntrackEntry;
 use super::rules::{self, ListenerRules};
 use crate::balance::SlotChoice;
-use crate::config::HashKey;
+use crate::config::{Algorithm, HashKey};
 use crate::domain::SocketAddress;
 use crate::pool::{Backend, Pool, PoolSnapshot, PoolStatus};
 use crate::proxy::listener::Listener;
@@ -69,9 +69,10 @@ impl Served {
         let known = |backend: &Backend| status.members.iter().any(|entry| entry.backend.key == backend.key);
         self.backends.retain(|_, backend| known(backend));
         // Also while there is no backend.
-        let choice = match pool_settings.balance.hashes() {
-            true => SlotChoice::Client,
-            false => SlotChoice::Rotation,
+        let choice = match pool_settings.balance {
+            balance if balance.hashes() => SlotChoice::Client,
+            Algorithm::Random => SlotChoice::Random,
+            _ => SlotChoice::Rotation,
         };
         let slots = [true, false].map(|v4| {
             let forwardable = |backend: &Backend| is_forwardable(backend).is_some_and(|is_v4| is_v4 == v4);

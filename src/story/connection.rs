@@ -174,6 +174,7 @@ fn choice(route: &Route, backend: &str) -> String {
             format!("{backend} had {load}, the fewest with the penalty for recent failures")
         }
         Algorithm::LeastConnections => format!("{backend} had {load}, and none had fewer"),
+        Algorithm::Random => format!("{backend} was drawn at random"),
         Algorithm::RandomTwo => {
             format!("of two drawn at random, {backend} had fewer for its weight, {load}")
         }

@@ -29,6 +29,7 @@ fn reason(algorithm: Algorithm) -> &'static str {
         Algorithm::RoundRobin => "next in rotation",
         Algorithm::Weighted => "next in rotation by weight",
         Algorithm::LeastConnections => "fewest connections for its weight",
+        Algorithm::Random => "drawn at random",
         Algorithm::RandomTwo => "the less loaded of two drawn at random",
         Algorithm::Ewma => "of two drawn at random, the one with less latency for its load",
         Algorithm::SourceHash => "by the hash of the client's address",

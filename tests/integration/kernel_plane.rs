@@ -269,6 +269,22 @@ fn a_connection_that_an_operator_closes_is_reset_on_both_sides() {
     }
 }
 
+#[test]
+fn the_kernel_draws_backends_at_random() {
+    if !is_router("the_kernel_draws_backends_at_random") {
+        return;
+    }
+    let network = Network::new();
+    let lb = Lb::start(&network.config("plane: kernel", "balance: random"));
+    let names: Vec<char> = (0..64).map(|_| network.connect(lb.address("web")).1).collect();
+    let a = names.iter().filter(|name| **name == 'a').count();
+    // Five standard deviations of 64 draws.
+    assert!((12..=52).contains(&a), "{names:?}");
+    // In rotation no backend would come twice in a row.
+    assert!(names.windows(2).any(|pair| pair[0] == pair[1]), "{names:?}");
+    lb.when_logged("algorithm=random");
+}
+
 /// Compares the two planes for many ports of a client; `listen` is an address of the balancer.
 fn compare_planes(addresses: [&str; 2], listen: &str) {
     let network = Network::with_addresses(addresses);

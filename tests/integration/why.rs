@@ -241,7 +241,7 @@ fn shadow_algorithms_are_counted_and_their_connections_released() {
     // Other shadows start from zero; without shadows there are no counts.
     lb.reload(&with(", balance: source-hash, shadow: true"));
     let shadows = get(&lb, path);
-    assert_eq!((&shadows["connections"], shadows["algorithms"].as_array().unwrap().len()), (&0.into(), 7));
+    assert_eq!((&shadows["connections"], shadows["algorithms"].as_array().unwrap().len()), (&0.into(), 8));
     lb.reload(&with(", balance: source-hash"));
     assert_eq!(lb.get(path).0, 409);
     assert_eq!(lb.get("/api/v1/pools/other/shadow").0, 404);

@@ -194,7 +194,7 @@ mod tests {
             r#"{"action": "kill", "backend": "b", "hard": true}"#,
             r#"{"action": "explode"}"#,
             r#"{"action": "check_path", "path": "/elsewhere"}"#,
-            r#"{"action": "balance", "algorithm": "random"}"#,
+            r#"{"action": "balance", "algorithm": "by-chance"}"#,
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -211,7 +211,7 @@ mod tests {
     fn settings_go_round() {
         let (mut keys, mut scene) = start();
         let before = scene.clone();
-        for (key, times) in [("b", 8), ("c", 8), ("i", 3), ("h", 2), ("t", 4), ("l", 2)] {
+        for (key, times) in [("b", 9), ("c", 9), ("i", 3), ("h", 2), ("t", 4), ("l", 2)] {
             press(&mut keys, &mut scene, key);
             assert_ne!(scene, before, "{key}");
             press(&mut keys, &mut scene, &key.repeat(times - 1));

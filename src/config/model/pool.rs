@@ -21,9 +21,9 @@ settings! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Pool: Default, needs ("anyOf", &["discover", "replicas"]), useless Pool::useless, check check::pool {
         /// How a backend is chosen. round-robin: in rotation; weighted: in rotation in proportion to its weight, spread
-        /// out smoothly; least-connections: the fewest open connections for its weight; random-two: the less loaded of
-        /// two drawn at random; ewma: of two, the one that answers sooner for its load; source-hash, ring-hash and
-        /// maglev: by the client's address.
+        /// out smoothly; least-connections: the fewest open connections for its weight; random: drawn at random in
+        /// proportion to its weight; random-two: the less loaded of two drawn at random; ewma: of two, the one that answers
+        /// sooner for its load; source-hash, ring-hash and maglev: by the client's address.
         balance: Algorithm => word(), default Algorithm::RoundRobin;
         /// What the client is recognized by.
         hash: Hash => table(), absent Hash::default(), only "with source-hash, ring-hash and maglev";
