@@ -1,6 +1,7 @@
 //! Messages of netlink sockets (netlink(7)) and their attributes. Both are padded to four bytes.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -16,6 +17,66 @@ const NESTED: u16 = 0x8000;
 /// Opens a socket to a part of the kernel (`NETLINK_…`).
 pub fn open(protocol: libc::c_int) -> io::Result<Socket> {
     Socket::new(Domain::from(libc::AF_NETLINK), Type::DGRAM, Some(Protocol::from(protocol)))
+}
+
+/// The most datagrams that one system call reads.
+const BATCH: usize = 64;
+/// Room for each: notifications and answers about one entry have less than a kilobyte.
+const DATAGRAM: usize = 4096;
+
+/// Room for the datagrams of one system call.
+#[derive(Debug)]
+pub struct Datagrams {
+    buffer: Box<[u8]>,
+    lengths: Vec<usize>,
+}
+
+impl Default for Datagrams {
+    fn default() -> Self {
+        Self { buffer: vec![0; BATCH * DATAGRAM].into(), lengths: Vec::with_capacity(BATCH) }
+    }
+}
+
+impl Datagrams {
+    /// Reads as many datagrams as there are, at most 64, and waits for the first one unless the socket does not block
+    /// (recvmmsg(2)).
+    #[allow(unsafe_code)]
+    pub fn receive(&mut self, socket: &Socket) -> io::Result<()> {
+        self.lengths.clear();
+        let place =
+            |chunk: &mut [u8]| libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: chunk.len() };
+        let mut places: Vec<_> = self.buffer.chunks_exact_mut(DATAGRAM).map(place).collect();
+        let header = |place: &mut libc::iovec| {
+            // SAFETY: a header of zeros is valid: without an address, without room, without control data. Its fields cannot all
+            // be named, as some C libraries have private ones.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (place, 1);
+            header
+        };
+        let mut headers: Vec<_> = places.iter_mut().map(header).collect();
+        let (first, count) = (headers.as_mut_ptr(), headers.len() as libc::c_uint);
+        // SAFETY: `headers` has `count` headers, each of which points to one element of `places`, and that to a part of
+        // `buffer` of its own; all of them live until the call returns.
+        let received = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), first, count, libc::MSG_WAITFORONE as _, std::ptr::null_mut())
+        };
+        let Ok(received) = usize::try_from(received) else { return Err(io::Error::last_os_error()) };
+        self.lengths.extend(headers[..received].iter().map(|header| header.msg_len as usize));
+        Ok(())
+    }
+
+    /// The messages of all of them.
+    pub fn messages(&self) -> impl Iterator<Item = NetlinkMessage<'_>> {
+        let datagrams = self.buffer.chunks_exact(DATAGRAM).zip(&self.lengths);
+        datagrams.flat_map(|(buffer, length)| {
+            let mut rest = &buffer[..*length];
+            std::iter::from_fn(move || {
+                let (message, after) = split(rest)?;
+                rest = after;
+                Some(message)
+            })
+        })
+    }
 }
 
 /// A message that the kernel has sent.
@@ -136,6 +197,23 @@ mod tests {
         assert_eq!(attribute(attributes, 5), Some(&b"abc"[..]));
         assert_eq!(attribute(attribute(attributes, 6).unwrap(), 8), Some(&b"x"[..]));
         assert_eq!(attribute(attributes, 7), None);
+    }
+
+    #[test]
+    fn one_call_reads_all_datagrams_that_are_there() {
+        let (to, from) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
+        let mut datagrams = Datagrams::default();
+        for count in [3, 1, BATCH] {
+            for n in 0..count {
+                to.send(&Request::new(7, 0, n as u32).finish()).unwrap();
+            }
+            datagrams.receive(&from).unwrap();
+            let sequences: Vec<_> = datagrams.messages().map(|message| message.sequence as usize).collect();
+            assert_eq!(sequences, (0..count).collect::<Vec<_>>());
+        }
+        from.set_nonblocking(true).unwrap();
+        assert_eq!(datagrams.receive(&from).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(datagrams.messages().count(), 0);
     }
 
     proptest! {

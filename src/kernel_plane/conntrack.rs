@@ -11,7 +11,7 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::netlink::{self, Request, attribute};
+use crate::netlink::{self, Datagrams, Request, attribute};
 use crate::socket_option::set_option;
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type; the lower one is the kind.
@@ -26,7 +26,7 @@ const FAMILY_HEADER: usize = 4;
 const GROUPS: u32 = 1 | 2 | 4;
 /// Room for the events of a burst: the kernel counts about a kilobyte for each.
 const EVENT_BUFFER: i32 = 32 << 20;
-/// A read of events or of a dump.
+/// A read of a dump.
 const READ: usize = 64 * 1024;
 /// A limit for a fault: the kernel replies at once.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -216,7 +216,7 @@ impl Tuple {
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,
-    buffer: Box<[u8]>,
+    datagrams: Datagrams,
 }
 
 impl Events {
@@ -228,7 +228,7 @@ impl Events {
         // The kernel chooses the port. Without a port of its own, a socket gets no events.
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, buffer: vec![0; READ].into() })
+        Ok(Self { socket, datagrams: Datagrams::default() })
     }
 
     /// The same, which tells when there are events. Needs a tokio runtime.
@@ -239,16 +239,10 @@ impl Events {
         unsafe { Ok(AsyncFd::register_with_interest(self, Interest::READABLE)?) }
     }
 
-    /// Reads the events of one datagram; `WouldBlock`: there are none; `ENOBUFS`: some were lost.
-    pub fn read(&mut self, mut each: impl FnMut(ConntrackEvent)) -> io::Result<()> {
-        let length = self.socket.read(&mut self.buffer)?;
-        let mut messages = &self.buffer[..length];
-        while let Some((message, rest)) = netlink::split(messages) {
-            if let Some(event) = ConntrackEvent::read(&message) {
-                each(event);
-            }
-            messages = rest;
-        }
+    /// Reads some events with one system call; `WouldBlock`: there are none; `ENOBUFS`: some were lost.
+    pub fn read(&mut self, each: impl FnMut(ConntrackEvent)) -> io::Result<()> {
+        self.datagrams.receive(&self.socket)?;
+        self.datagrams.messages().filter_map(|message| ConntrackEvent::read(&message)).for_each(each);
         Ok(())
     }
 }
@@ -264,6 +258,7 @@ impl AsRawFd for Events {
 pub struct Table {
     socket: Socket,
     buffer: Box<[u8]>,
+    datagrams: Datagrams,
 }
 
 impl Table {
@@ -271,7 +266,7 @@ impl Table {
     pub fn open() -> io::Result<Self> {
         let socket = netlink::open(libc::NETLINK_NETFILTER)?;
         socket.set_read_timeout(Some(ANSWER))?;
-        Ok(Self { socket, buffer: vec![0; READ].into() })
+        Ok(Self { socket, buffer: vec![0; READ].into(), datagrams: Datagrams::default() })
     }
 
     /// The entries of these connections (`original`), by their place in the list; those that are gone are left out. One
@@ -281,15 +276,13 @@ impl Table {
         self.socket.write_all(&requests.collect::<Vec<_>>())?;
         let (mut answered, mut found) = (0, Vec::new());
         while answered < of.len() {
-            let length = self.socket.read(&mut self.buffer)?;
-            let mut messages = &self.buffer[..length];
-            while let Some((message, rest)) = netlink::split(messages) {
+            self.datagrams.receive(&self.socket)?;
+            for message in self.datagrams.messages() {
                 answered += 1;
                 let reply = Some(message).filter(|message| i32::from(message.kind) != libc::NLMSG_ERROR);
                 if let Some(entry) = reply.and_then(|message| ConntrackEntry::read(message.body)) {
                     found.push((message.sequence as usize, entry));
                 }
-                messages = rest;
             }
         }
         Ok(found)

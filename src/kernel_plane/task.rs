@@ -28,8 +28,11 @@ use crate::task::spawn;
 
 /// How often time limits are applied and the rules are checked for changes by other programs.
 const TICK: Duration = Duration::from_millis(200);
-/// Datagrams that are read before other work gets a turn.
-const AT_ONCE: usize = 256;
+/// Reads of events before other work gets a turn.
+const AT_ONCE: usize = 4;
+/// The time between two reads of events while there are any: many events are read with one system call, and the log is at most
+/// that late.
+const MODERATION: Duration = Duration::from_millis(1);
 /// Entries that are asked for at once.
 const ASKED: usize = 64;
 
@@ -67,6 +70,8 @@ pub(super) struct Task {
     shared: Arc<Shared>,
     /// There are events that were not read yet.
     more_events: bool,
+    /// When events are read next, if there are any.
+    next_read: Option<Instant>,
 }
 
 impl Task {
@@ -83,6 +88,7 @@ impl Task {
             listing: String::new(),
             generation: None,
             more_events: false,
+            next_read: None,
             connections: Connections::new(Arc::clone(&shared), first, stride),
             kernel: None,
             changed: Arc::default(),
@@ -109,7 +115,7 @@ impl Task {
                 },
                 Some(command) = worker_commands.recv() => self.reply(command).await,
                 () = changed.notified() => self.update().await,
-                () = readable(self.kernel.as_ref(), self.more_events), if is_used => self.read_events(),
+                () = readable(self.kernel.as_ref(), self.more_events, self.next_read), if is_used => self.read_events(),
                 () = until(next_look), if next_look.is_some() => self.look_at_ending(),
                 _ = tick.tick(), if is_used => self.tick().await,
             }
@@ -302,6 +308,7 @@ impl Task {
 
     /// Reads some events, and all of them after a loss: only then the kernel reports again.
     fn read_events(&mut self) {
+        self.next_read = Some(Instant::now() + MODERATION);
         if self.read_some(AT_ONCE) {
             self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
             warn!("events of conntrack were lost: connections are compared with its table");
@@ -477,9 +484,12 @@ impl Kernel {
     }
 }
 
-/// Returns when there are events; `more`: some are left, of which epoll(7) does not tell again.
-async fn readable(kernel: Option<&Kernel>, more: bool) {
+/// Returns when there are events, not before that time; `more`: some are left, which epoll(7) does not report again.
+async fn readable(kernel: Option<&Kernel>, more: bool, not_before: Option<Instant>) {
     let Some(kernel) = kernel else { return std::future::pending().await };
+    if !more {
+        until(not_before).await;
+    }
     if !more && let Ok(mut ready) = kernel.events.readable().await {
         ready.clear_ready();
     }
