@@ -151,4 +151,9 @@ impl Contained {
         };
         logs(&self.0.0).lines().filter_map(served).collect()
     }
+
+    /// The lines of the requests that failed.
+    pub(crate) fn failed(&self) -> Vec<String> {
+        logs(&self.0.0).lines().filter(|line| !line.contains(" served ")).map(str::to_owned).collect()
+    }
 }
