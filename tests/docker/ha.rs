@@ -26,18 +26,21 @@ impl Pair {
         last.is_some_and(|line| line.contains(&format!("Entering {state} ")))
     }
 
-    fn when(&self, state: &str, machine: usize) {
-        let what = format!("machine {machine} is {state}");
-        eventually(&what, || self.is(state, machine).then_some(()));
+    /// The machine that has the address, while the other one waits. keepalived of a busy machine may have moved it.
+    fn active(&self) -> usize {
+        eventually("one machine has the address, and the other one waits", || {
+            [1, 2].into_iter().find(|one| self.is("MASTER", *one) && self.is("BACKUP", 3 - one))
+        })
     }
 }
 
-/// Waits until each client has been served some more; returns the longest time without service.
+/// Waits until each client is served some more; returns the longest time without service since it had been served so often.
 fn when_served(clients: &[Contained], before: &[usize]) -> Duration {
     const MORE: usize = 20;
     let gap = |(client, before): (&Contained, &usize)| {
-        let served = eventually("a client is served again", || {
-            Some(client.served()).filter(|served| served.len() > before + MORE)
+        let now = client.served().len();
+        let served = eventually("a client is served", || {
+            Some(client.served()).filter(|served| served.len() > now + MORE)
         });
         let gaps = served[before - 1..].windows(2).map(|pair| pair[1].0 - pair[0].0);
         gaps.fold(0.0, f64::max)
@@ -55,32 +58,33 @@ fn the_second_one_takes_over_the_address_and_chooses_the_same_backends() {
     for machine in [1, 2] {
         when_up(ip(&pair.container("machine", machine)), BACKENDS as usize);
     }
-    let first = eventually("one has the address", || [1, 2].into_iter().find(|one| pair.is("MASTER", *one)));
-    let second = 3 - first;
-    pair.when("BACKUP", second);
+    pair.active();
 
     let network = format!("{}_default", pair.0.name());
     let address = format!("{subnet}.0.200");
-    let clients: Vec<_> = (0..6).map(|_| Contained::start(&network, &address, REQUEST, 1)).collect();
-    when_served(&clients, &[1; 6]);
-    let fail = |how: &str, active: usize, standby: usize, fault: &dyn Fn()| {
+    let clients: Vec<_> = (0..4).map(|_| Contained::start(&network, &address, REQUEST, 1)).collect();
+    when_served(&clients, &[1; 4]);
+    let fail = |how: &str, part: &str, fault: &dyn Fn(&str)| {
         let before: Vec<_> = clients.iter().map(|client| client.served().len()).collect();
-        fault();
-        pair.when("MASTER", standby);
+        let active = pair.active();
+        let container = pair.container(part, active);
+        fault(&container);
+        eventually("the other machine has the address", || pair.is("MASTER", 3 - active).then_some(()));
         let gap = when_served(&clients, &before);
-        eprintln!("machine {active} {how}: clients are served again after {gap:.2?}");
+        eprintln!("{how}: clients are served again after {gap:.2?}");
         assert!(gap < FAILOVER, "{how}: {gap:?}");
+        container
     };
-    let pointsman = pair.container("pointsman", first);
-    fail("without Pointsman", first, second, &|| drop(docker(&["kill", &pointsman])));
-    docker(&["start", &pointsman]);
-    pair.when("BACKUP", first);
-    when_up(ip(&pair.container("machine", first)), BACKENDS as usize);
-    let machine = pair.container("machine", second);
-    fail("cut off", second, first, &|| drop(docker(&["network", "disconnect", &network, &machine])));
+    let killed = fail("Pointsman is killed", "pointsman", &|container| drop(docker(&["kill", container])));
+    docker(&["start", &killed]);
+    for machine in [1, 2] {
+        when_up(ip(&pair.container("machine", machine)), BACKENDS as usize);
+    }
+    fail("the machine is cut off", "machine", &|container| {
+        docker(&["network", "disconnect", &network, container]);
+    });
 
     let backends = |client: &Contained| client.served().into_iter().map(|(_, name)| name).collect();
     let chosen: Vec<BTreeSet<String>> = clients.iter().map(backends).collect();
     assert!(chosen.iter().all(|of_client| of_client.len() == 1), "{chosen:?}");
-    assert!(chosen.iter().flatten().collect::<BTreeSet<_>>().len() > 1, "{chosen:?}");
 }
