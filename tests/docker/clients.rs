@@ -1,4 +1,4 @@
-//! Clients that open a connection for each request, and record the result.
+//! Clients that open a connection for each request, and record the result: threads of the test, or containers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use super::engine::{Container, logs};
 use super::support::{TIME_LIMIT, http_get_on, join_within};
 
 /// One request on its own connection.
@@ -105,5 +106,54 @@ impl Drop for Clients {
     /// The address may belong to another test soon.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The program of [`Contained`]: a line for each request, with the time in seconds and the last word of the response or the
+/// error. Of several addresses it uses a random one, and no other if that fails.
+const PROGRAM: &str = "
+import http.client, random, socket, sys, threading, time
+host, timeout, threads = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+def work():
+    while True:
+        at = time.monotonic()
+        try:
+            found = socket.getaddrinfo(host, 8080, socket.AF_INET, socket.SOCK_STREAM)
+            connection = http.client.HTTPConnection(*random.choice(found)[4], timeout=timeout)
+            connection.request('GET', '/')
+            answer = connection.getresponse()
+            body = answer.read().decode()
+            result = f'served {body.split()[-1]}' if answer.status == 200 else f'failed {answer.status} {body!r}'
+        except (OSError, http.client.HTTPException) as error:
+            result = f'failed {error!r}'
+        sys.stdout.write(f'{at} {result}\\n')
+        sys.stdout.flush()
+        time.sleep(0.05)
+for _ in range(threads):
+    threading.Thread(target=work).start()";
+
+/// Clients in a container, which have its address, and whose requests go to port 8080 of a name or address.
+pub(crate) struct Contained(Container);
+
+impl Contained {
+    /// So many clients with this time limit for each step of a request.
+    pub(crate) fn start(network: &str, host: &str, limit: Duration, clients: usize) -> Self {
+        let (limit, clients) = (limit.as_secs_f64().to_string(), clients.to_string());
+        let python = ["python:3.13-slim", "python", "-c", PROGRAM, host, &limit, &clients];
+        Self(Container::run("client", &[&["--network", network], &python[..]].concat()))
+    }
+
+    /// The requests that were served: when, in seconds, and by which backend.
+    pub(crate) fn served(&self) -> Vec<(f64, String)> {
+        let served = |line: &str| {
+            let (at, name) = line.split_once(" served ")?;
+            Some((at.parse().unwrap(), name.to_owned()))
+        };
+        logs(&self.0.0).lines().filter_map(served).collect()
+    }
+
+    /// The lines of the requests that failed.
+    pub(crate) fn failed(&self) -> Vec<String> {
+        logs(&self.0.0).lines().filter(|line| !line.contains(" served ")).map(str::to_owned).collect()
     }
 }

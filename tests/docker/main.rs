@@ -13,6 +13,7 @@ mod clients;
 mod databases;
 mod engine;
 mod forwarder;
+mod ha;
 mod image;
 mod kernel_plane;
 mod labels;

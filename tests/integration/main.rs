@@ -43,6 +43,7 @@ mod hand_over;
 mod health;
 mod interoperability;
 mod kernel_plane;
+mod kubernetes;
 mod limits;
 mod log_files;
 mod metrics;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::backend::Backend;
 use crate::support::engine::FakeEngine;
 use crate::support::peers::connect;
-use crate::support::{Lb, Limited, TOOL, connect_to, eventually, skip, static_list};
+use crate::support::tool::python_tool;
+use crate::support::{Lb, Limited, TOOL, connect_to, eventually, static_list};
 use serde_json::{Value, json};
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -368,25 +368,9 @@ fn every_refusal_without_a_token_matches_its_schema() {
     }
 }
 
-/// Where schemathesis is: `$SCHEMATHESIS`, or on the search path. Without it, and without
-/// `POINTSMAN_REQUIRE_TOOLS=1`, the test is skipped.
-fn schemathesis() -> Option<PathBuf> {
-    let named = std::env::var_os("SCHEMATHESIS").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&path).map(|folder| folder.join("schemathesis")).find(|tool| tool.is_file())
-    });
-    if found.is_none() {
-        let missing = "there is no schemathesis on the PATH (`pip install -r tests/requirements.txt`; \
-                       SCHEMATHESIS names one elsewhere)";
-        skip("POINTSMAN_REQUIRE_TOOLS", missing);
-    }
-    found
-}
-
 #[test]
 fn generated_requests_get_documented_responses() {
-    let Some(tool) = schemathesis() else { return };
+    let Some(tool) = python_tool("schemathesis") else { return };
     let (mut lb, _backends) = balancer(", token_file: token", false);
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(tool)

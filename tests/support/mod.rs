@@ -20,6 +20,7 @@ pub mod monitoring;
 pub mod network;
 pub mod peers;
 pub mod postgres;
+pub mod tool;
 pub mod unix_backend;
 pub mod watchdog;
 
