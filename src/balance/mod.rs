@@ -112,8 +112,8 @@ pub enum SlotChoice {
     Client,
 }
 
-/// The most slots of a table: about 60 MB of the kernel's memory.
-const MOST_SLOTS: usize = 1 << 20;
+/// The longest rotation of a table: with weights that need a longer one, shares are off by a hundred-thousandth.
+const LONGEST_CYCLE: usize = 100_000;
 
 impl Picker {
     /// Chooses among `candidates`. State that must outlast a change of the set (the position in the rotation, the
@@ -178,17 +178,16 @@ impl Picker {
         affinity(Some(&self.method))?.unbounded(&self.candidates, args)
     }
 
-    /// The algorithm as a table of slots, each of which is a candidate; `None`: it depends on the load of the candidates, or
-    /// its table would be too large.
+    /// The algorithm as a table of slots, each of which is a candidate; `None`: it depends on the load of the candidates.
     pub fn slots(&self) -> Option<Slots> {
         let (choice, owners) = match &self.method {
             Method::RoundRobin(_) => (SlotChoice::Rotation, (0..self.candidates.len() as u32).collect()),
-            Method::Weighted(_) => (SlotChoice::Rotation, weighted::cycle(&self.candidates, MOST_SLOTS)),
-            Method::Random(_) => (SlotChoice::Random, weighted::cycle(&self.candidates, MOST_SLOTS)),
+            Method::Weighted(_) => (SlotChoice::Rotation, weighted::cycle(&self.candidates, LONGEST_CYCLE)),
+            Method::Random(_) => (SlotChoice::Random, weighted::cycle(&self.candidates, LONGEST_CYCLE)),
             Method::Affinity(affinity) => (SlotChoice::Client, affinity.slots()?),
             Method::LeastConnections(_) | Method::RandomTwo | Method::Ewma => return None,
         };
-        (owners.len() <= MOST_SLOTS).then_some(Slots { choice, owners })
+        Some(Slots { choice, owners })
     }
 
     /// The candidates, in the order that [`choose`](Self::choose) indexes.

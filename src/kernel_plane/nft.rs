@@ -16,6 +16,10 @@ const CAP_NET_ADMIN: u32 = 12;
 /// A limit for a fault: the kernel replies at once.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// The most slots of a listener. The time to write them grows with the square of their number: 100,000 take 4 s, a million
+/// several minutes, as `nft` reads the whole table before each transaction.
+pub const MOST_SLOTS: usize = 1 << 17;
+
 /// Time for one transaction: the largest tables take half a second.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,12 @@ pub enum Error {
         "another Pointsman in this network namespace lets the kernel forward its connections: only one can"
     )]
     InUse,
+    /// Its table would be too large.
+    #[error(
+        "its table would have {0} slots, and one of more than {MOST_SLOTS} takes minutes to load: with so many backends use \
+         `balance: source-hash` or one that takes turns"
+    )]
+    TooManySlots(usize),
     /// The events of connections cannot be read.
     #[error("conntrack: {0}")]
     Conntrack(io::Error),

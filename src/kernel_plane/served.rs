@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::connections::{self, Ends, Target};
 use super::conntrack::ConntrackEntry;
+use super::nft::{Error, MOST_SLOTS};
 use super::rules::{self, ListenerRules};
 use crate::balance::SlotChoice;
 use crate::config::{Algorithm, HashKey};
@@ -61,7 +62,7 @@ impl Served {
     }
 
     /// Its rules for the pool's current snapshot.
-    pub(super) fn rules(&mut self) -> ListenerRules {
+    pub(super) fn rules(&mut self) -> Result<ListenerRules, Error> {
         let settings = self.listener.settings.load();
         let pool_settings = self.pool.settings();
         self.snapshot = self.pool.snapshot();
@@ -74,11 +75,13 @@ impl Served {
             Algorithm::Random => SlotChoice::Random,
             _ => SlotChoice::Rotation,
         };
-        let slots = [true, false].map(|v4| {
+        let mut slots = [Vec::new(), Vec::new()];
+        for (slots, v4) in slots.iter_mut().zip([true, false]) {
             let forwardable = |backend: &Backend| is_forwardable(backend).is_some_and(|is_v4| is_v4 == v4);
-            let Some(slots) = self.snapshot.slots(&pool_settings.hash, forwardable) else {
-                return Vec::new();
-            };
+            let Some(table) = self.snapshot.slots(&pool_settings.hash, forwardable) else { continue };
+            if table.owners.len() > MOST_SLOTS {
+                return Err(Error::TooManySlots(table.owners.len()));
+            }
             let backends: Vec<_> = self.snapshot.backends().filter(|backend| forwardable(backend)).collect();
             let address = |owner: u32| backends[owner as usize].address.tcp();
             for backend in &backends {
@@ -86,8 +89,8 @@ impl Served {
                     self.backends.insert(canonical(address), Arc::clone(backend));
                 }
             }
-            slots.owners.into_iter().filter_map(address).collect()
-        });
+            *slots = table.owners.into_iter().filter_map(address).collect();
+        }
         for backend in self.snapshot.backends().filter(|backend| is_forwardable(backend).is_none()) {
             if self.unreachable.insert(backend.key) {
                 warn!(
@@ -96,7 +99,7 @@ impl Served {
                 );
             }
         }
-        ListenerRules {
+        Ok(ListenerRules {
             name: rules::identifier(&self.listener.name),
             addresses: self.addresses.iter().filter_map(SocketAddress::tcp).collect(),
             masquerade: settings.masquerade,
@@ -106,7 +109,7 @@ impl Served {
             slots,
             backends: known_addresses(&status),
             timeouts: [pool_settings.timeouts.idle, pool_settings.timeouts.half_closed],
-        }
+        })
     }
 }
 

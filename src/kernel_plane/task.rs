@@ -251,7 +251,8 @@ impl Task {
     }
 
     async fn try_update(&mut self) -> Result<(), Error> {
-        let rules = Ruleset { listeners: self.served.iter_mut().map(Served::rules).collect() };
+        let listeners = self.served.iter_mut().map(Served::rules).collect::<Result<_, _>>()?;
+        let rules = Ruleset { listeners };
         let changes = match &self.applied {
             Some(before) if *before == rules => return Ok(()),
             Some(before) => rules.scripts_from(before, self.table),

@@ -140,8 +140,11 @@ async fn keep(
                         true
                     }
                     Err(error) => {
-                        listener.set_kernel_obstacle(Some(error.to_string().into()));
-                        error!(listener = %listener.name, %error, "the kernel cannot forward its connections: this process does, and retries");
+                        let obstacle = Some(error.to_string().into());
+                        if listener.kernel_obstacle() != obstacle {
+                            error!(listener = %listener.name, %error, "the kernel cannot forward its connections: this process does, and retries");
+                        }
+                        listener.set_kernel_obstacle(obstacle);
                         retry = Some(RETRY);
                         false
                     }

@@ -474,6 +474,31 @@ fn the_backend_sees_the_address_that_is_configured() {
 }
 
 #[test]
+fn a_table_that_would_take_minutes_to_load_is_refused_and_this_process_forwards() {
+    if !is_router("a_table_that_would_take_minutes_to_load_is_refused_and_this_process_forwards") {
+        return;
+    }
+    let _network = Network::new();
+    let many: Vec<_> = (0..1400).map(|n| SocketAddr::from(([10, 77, 2, 2], 20_000 + n))).collect();
+    let with = |balance: &str| {
+        format!(
+            "listeners:\n  web: {{bind: 10.77.1.1:0, pool: web, plane: kernel}}\npools:\n  web: {{balance: {balance}, \
+             discover: {}}}\n",
+            static_list(&many)
+        )
+    };
+    let lb = Lb::start(&with("maglev"));
+    let web = &lb.status()["listeners"][0];
+    assert_eq!(web["plane"], "user", "{web}");
+    assert!(web["kernel_obstacle"].as_str().unwrap().contains("balance: source-hash"), "{web}");
+    // With what the message names, the kernel forwards.
+    lb.reload(&with("source-hash"));
+    eventually("the kernel forwards", || (lb.status()["listeners"][0]["plane"] == "kernel").then_some(()));
+    // Before, it was reported once, however often it was tried.
+    assert_eq!(lb.logged(&["the kernel cannot forward"]).len(), 1, "{}", lb.log());
+}
+
+#[test]
 fn what_is_missing_is_named_before_anything_starts() {
     if !is_router("what_is_missing_is_named_before_anything_starts") {
         return;
