@@ -22,6 +22,8 @@ from proxies import LOAD, Process
 LISTENER, ADMIN = 7001, 7900
 # A change has ended when nothing has changed for this time, in seconds.
 QUIET = 1.5
+# A change that has not begun by then is lost, in seconds.
+LIMIT = 10
 CHANGES = 5
 CASES = [("round-robin", 10), ("round-robin", 1000), ("round-robin", 10_000), ("maglev", 10), ("maglev", 1000)]
 
@@ -61,9 +63,9 @@ class Generations:
         threading.Thread(target=lambda: self.times.extend(map(float, self.process.stdout)), daemon=True).start()
 
     def after(self, moment):
-        """Those after that moment, when it is quiet."""
+        """Those after that moment, when it is quiet again; none: nothing changes."""
         found = []
-        while time.time() - max([moment, *found]) < QUIET:
+        while time.time() - max([moment, *found]) < (QUIET if found else LIMIT):
             time.sleep(0.05)
             found = [at for at in self.times if at > moment]
         return found
