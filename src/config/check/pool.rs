@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::super::decode::MapReader;
-use super::super::model::{Algorithm, CheckTls, Eject, Health, Pool, Replicas, Source};
+use super::super::model::{Algorithm, ClientTls, Eject, Health, Pool, Replicas, Source};
 use super::backends;
 
 /// Checks the parts of a pool together.
@@ -97,12 +97,12 @@ pub(in crate::config) fn health(health: &mut Health, map: &MapReader<'_>) {
     }
 }
 
-/// Checks that the certificates of backends can be verified.
-pub(in crate::config) fn check_tls(tls: &mut CheckTls, map: &MapReader<'_>) {
+/// Checks that the certificates of servers can be verified.
+pub(in crate::config) fn client_tls(tls: &mut ClientTls, map: &MapReader<'_>) {
     if tls.verify && tls.ca_file.is_none() && !map.misread("ca_file") && !map.misread("verify") {
         let what = map.what();
         map.found.problem(format!(
-            "{what} needs \"ca_file\": the certificates of the authorities that may have issued a backend's, or \
+            "{what} needs \"ca_file\": the certificates of the authorities that may have issued the server's, or \
              `verify: false` if any server may pass"
         ));
     }

@@ -10,6 +10,7 @@ mod pool;
 mod process;
 mod replicas;
 mod routing;
+mod tls;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use pool::*;
 pub use process::*;
 pub use replicas::*;
 pub use routing::PoolShares;
+pub use tls::ClientTls;
 
 use super::check;
 use super::keys::settings;
