@@ -33,6 +33,7 @@ mod doctor;
 mod drain;
 mod endings;
 mod engine;
+mod etcd;
 mod events;
 mod failover;
 mod failure_penalty;

@@ -15,13 +15,14 @@ use super::super::outline::{Map, Outline};
 use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
 use super::super::shape::ValueShape;
 use super::super::value::{
-    backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+    HttpUrl, backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
-use super::Adopt;
+use super::registry::EtcdItem;
+use super::{Adopt, Etcd};
 use crate::domain::SocketAddress;
 
 /// The keys of the kinds of sources.
-const SOURCES: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
+const SOURCES: [&str; 6] = ["static", "dns", "srv", "file", "docker", "etcd"];
 /// Keys that some of these kinds allow in addition.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
@@ -38,6 +39,8 @@ pub enum Source {
     File(File),
     /// The containers of a Docker engine that have a label.
     Docker(Docker),
+    /// The keys under a prefix in etcd.
+    Etcd(Etcd),
 }
 
 /// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
@@ -64,6 +67,13 @@ pub enum SourceKey {
         /// The engine.
         engine: Option<String>,
     },
+    /// The keys under a prefix in etcd.
+    Etcd {
+        /// The prefix.
+        prefix: String,
+        /// The members.
+        endpoints: Vec<HttpUrl>,
+    },
     /// Backends that operators have added at run time; not in the configuration.
     Operator,
 }
@@ -81,6 +91,9 @@ impl From<&Source> for SourceKey {
                 network: docker.network.clone(),
                 engine: docker.engine.clone(),
             },
+            Source::Etcd(etcd) => {
+                Self::Etcd { prefix: etcd.prefix.clone(), endpoints: etcd.endpoints.clone() }
+            }
         }
     }
 }
@@ -94,6 +107,7 @@ impl SourceKey {
             Self::Srv(name) => format!("srv:{name}"),
             Self::File(path) => format!("file:{}", path.display()),
             Self::Docker { label, .. } => format!("docker:{label}"),
+            Self::Etcd { prefix, .. } => format!("etcd:{prefix}"),
             Self::Operator => "operator".to_owned(),
         }
     }
@@ -112,9 +126,21 @@ impl fmt::Display for SourceKey {
                 network.iter().try_for_each(|network| write!(f, " in {network}"))?;
                 engine.iter().try_for_each(|engine| write!(f, " at {engine}"))
             }
+            Self::Etcd { prefix, endpoints } => {
+                write!(f, "etcd {prefix}")?;
+                write_endpoints(f, endpoints)
+            }
             Self::Operator => f.write_str("what operators added"),
         }
     }
+}
+
+/// Writes where the server of a source is.
+fn write_endpoints(f: &mut fmt::Formatter<'_>, endpoints: &[HttpUrl]) -> fmt::Result {
+    for (index, url) in endpoints.iter().enumerate() {
+        write!(f, "{}{url}", if index == 0 { " at " } else { ", " })?;
+    }
+    Ok(())
 }
 
 /// The kind of `discover`.
@@ -129,7 +155,7 @@ pub(in crate::config) fn source() -> Kind<Source> {
 
 /// Reads a source; each kind has its own keys.
 fn read(found: &FoundValue<'_>) -> Option<Source> {
-    let map = found.map([SOURCES, BESIDE].concat())?;
+    let map = found.map([&SOURCES[..], &BESIDE].concat())?;
     match map.kind(&SOURCES) {
         Some("static") => found.table(&SOURCES).map(|StaticSource { backends }| Source::Static(backends)),
         Some("dns") => found
@@ -137,9 +163,10 @@ fn read(found: &FoundValue<'_>) -> Option<Source> {
             .map(|DnsSource { dns: (name, port), query }| Source::Dns(Dns { name, port, query })),
         Some("srv") => found.table(&SOURCES).map(Source::Srv),
         Some("file") => found.table(&SOURCES).map(Source::File),
-        Some(_) => found
+        Some("docker") => found
             .table(&SOURCES)
             .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
+        Some(_) => found.table(&SOURCES).map(|item: EtcdItem| Source::Etcd(item.into())),
         None => {
             map.report_unknown(&[]);
             None
@@ -157,6 +184,7 @@ fn write(source: &Source) -> Outline {
         Source::Srv(srv) => srv.write(&mut map),
         Source::File(file) => file.write(&mut map),
         Source::Docker(docker) => DockerSource { hold: docker.hold, docker: docker.clone() }.write(&mut map),
+        Source::Etcd(etcd) => EtcdItem::from(etcd.clone()).write(&mut map),
     }
     map.into()
 }
@@ -168,6 +196,7 @@ fn shape() -> ValueShape {
         table::<Srv>().shape(),
         table::<File>().shape(),
         table::<DockerSource>().shape(),
+        table::<EtcdItem>().shape(),
     ])
 }
 

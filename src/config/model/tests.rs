@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Docker, Eject, Exchange, Factor, File, Hash,
-    HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role, Slow,
-    Source, SourceKey, Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Docker, Eject, Etcd, Exchange, Factor, File,
+    Hash, HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role,
+    Slow, Source, SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 use crate::domain::Ending;
 
@@ -262,6 +262,21 @@ fn panic_slow_start_and_policies_are_read() {
     assert_eq!(pool.panic, Percent(30));
     assert_eq!(pool.slow_start, seconds(10));
     assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, after: Duration::ZERO, over: seconds(60) });
+}
+
+#[test]
+fn etcd_has_a_short_form() {
+    let sources = read(
+        "discover: [
+            {etcd: /services/web/},
+            {etcd: {prefix: /b/, endpoints: 'http://etcd:2379'}, every: 1m}]",
+    )
+    .discover;
+    assert_eq!(sources[0], Source::Etcd(Etcd::new("/services/web/".into())));
+    let Source::Etcd(etcd) = &sources[1] else { panic!() };
+    assert_eq!((&*etcd.prefix, etcd.every), ("/b/", seconds(60)));
+    let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
+    assert_eq!(keys, ["etcd /services/web/ at http://127.0.0.1:2379", "etcd /b/ at http://etcd:2379",]);
 }
 
 fn written(text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
