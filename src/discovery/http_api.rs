@@ -1,4 +1,4 @@
-//! Requests to a server with an HTTP API, such as etcd: each over a connection of its own, with a time limit.
+//! Requests to a server with an HTTP API, such as etcd or Consul: each over a connection of its own, with a time limit.
 
 use std::error::Error as _;
 use std::io;
@@ -26,7 +26,7 @@ use crate::tls::{TlsClient, TlsError};
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// The longest head of a response, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// The longest response, in bytes: 50,000 keys in etcd of 300 bytes each.
+/// The longest response, in bytes: 20,000 instances in Consul, of 800 bytes each, or more keys in etcd.
 const LONGEST_BODY: usize = 16 << 20;
 /// The length of a server's own error message in ours, in characters.
 const LONGEST_SHOWN: usize = 200;
@@ -262,7 +262,7 @@ async fn connect_tcp(url: &HttpUrl) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The text of a server's error: the message in JSON that etcd sends, or a text.
+/// The text of a server's error: the message in JSON that etcd sends, or the text that Consul sends.
 fn message_of(body: &[u8]) -> String {
     let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
     match json["message"].as_str().or(json["error"].as_str()) {

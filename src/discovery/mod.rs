@@ -4,6 +4,7 @@
 //! (`src/pool/state_machine`) decides what they mean for the existing backends. To add a source: its file here, its
 //! [`Source`] variant, and a line in [`start`].
 
+mod consul;
 pub mod container_filter;
 pub mod containers;
 mod dns;
@@ -205,6 +206,7 @@ fn nothing_in(source: &SourceKey) -> &'static str {
         SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
         SourceKey::Docker { .. } => "no running container that can be a backend has the label",
         SourceKey::Etcd { .. } => "no key under the prefix is a valid backend",
+        SourceKey::Consul { .. } => "no instance of the service can be a backend",
     }
 }
 
@@ -229,6 +231,7 @@ impl RunningSource {
 pub async fn file_problems(source: &Source) -> Vec<String> {
     match source {
         Source::Etcd(etcd) => http_api::file_problems(etcd).await,
+        Source::Consul(consul) => http_api::file_problems(consul).await,
         // The file of a file source is read as a whole (`src/cli/preflight.rs`).
         Source::Static(_) | Source::Dns(_) | Source::Srv(_) | Source::File(_) | Source::Docker(_) => {
             Vec::new()
@@ -254,7 +257,7 @@ pub fn files(source: &Source) -> u64 {
         Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
         Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
         Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,
-        Source::Etcd(_) => REGISTRY,
+        Source::Etcd(_) | Source::Consul(_) => REGISTRY,
     }
 }
 
@@ -283,6 +286,10 @@ pub fn start(source: &Source, sink: Sink) -> RunningSource {
         Source::Etcd(settings) => {
             let (api, etcd) = (HttpApi::new(settings), etcd::EtcdSource::new(settings.clone()));
             Some(spawn(registry::watch(etcd, SourceKey::from(source), api, Arc::clone(&query_now), sink)))
+        }
+        Source::Consul(settings) => {
+            let (api, consul) = (HttpApi::new(settings), consul::ConsulSource::new(settings.clone()));
+            Some(spawn(registry::watch(consul, SourceKey::from(source), api, Arc::clone(&query_now), sink)))
         }
     };
     RunningSource { query_now, _task: task.map(AbortOnDropHandle::new) }

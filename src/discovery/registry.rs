@@ -1,5 +1,5 @@
-//! What sources have in common that follow a server: the loop that follows it, and how they report entries that are no
-//! backends.
+//! What the sources etcd and Consul have in common: the loop that follows their server, and how they report entries that
+//! are no backends.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;

@@ -335,6 +335,9 @@ pools:
       - {etcd: {prefix: /d/, endpoints: []}, every: 1ms, wait: 1s}
       - {etcd: /e/}
       - {etcd: {prefix: /e/}}
+      - {consul: 'web app'}
+      - {consul: {service: web, tags: [], wait: 1h, datacenter: '', tokenfile: /t}}
+      - {consul: {service: web, endpoints: 'unix:///run/consul'}, every: 1s}
 ";
     an_empty_file: "";
     empty_maps: "listeners: {}\npools: {}\n";

@@ -25,6 +25,7 @@ mod client_limits;
 mod compose_files;
 mod conf;
 mod config_errors;
+mod consul;
 mod dashboard;
 mod database_checks;
 mod demo;

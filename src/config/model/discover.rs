@@ -17,12 +17,12 @@ use super::super::shape::ValueShape;
 use super::super::value::{
     HttpUrl, backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
-use super::registry::EtcdItem;
-use super::{Adopt, Etcd};
+use super::registry::{ConsulItem, EtcdItem};
+use super::{Adopt, Consul, Etcd};
 use crate::domain::SocketAddress;
 
 /// The keys of the kinds of sources.
-const SOURCES: [&str; 6] = ["static", "dns", "srv", "file", "docker", "etcd"];
+const SOURCES: [&str; 7] = ["static", "dns", "srv", "file", "docker", "etcd", "consul"];
 /// Keys that some of these kinds allow in addition.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
@@ -41,6 +41,8 @@ pub enum Source {
     Docker(Docker),
     /// The keys under a prefix in etcd.
     Etcd(Etcd),
+    /// The instances of a service in Consul.
+    Consul(Consul),
 }
 
 /// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
@@ -74,6 +76,17 @@ pub enum SourceKey {
         /// The members.
         endpoints: Vec<HttpUrl>,
     },
+    /// The instances of a service in Consul, and the settings that determine which these are.
+    Consul {
+        /// The service.
+        service: String,
+        /// Tags that all of them have.
+        tags: Vec<String>,
+        /// The datacenter.
+        datacenter: Option<String>,
+        /// The agents.
+        endpoints: Vec<HttpUrl>,
+    },
     /// Backends that operators have added at run time; not in the configuration.
     Operator,
 }
@@ -94,6 +107,12 @@ impl From<&Source> for SourceKey {
             Source::Etcd(etcd) => {
                 Self::Etcd { prefix: etcd.prefix.clone(), endpoints: etcd.endpoints.clone() }
             }
+            Source::Consul(consul) => Self::Consul {
+                service: consul.service.clone(),
+                tags: consul.tags.clone(),
+                datacenter: consul.datacenter.clone(),
+                endpoints: consul.endpoints.clone(),
+            },
         }
     }
 }
@@ -108,6 +127,7 @@ impl SourceKey {
             Self::File(path) => format!("file:{}", path.display()),
             Self::Docker { label, .. } => format!("docker:{label}"),
             Self::Etcd { prefix, .. } => format!("etcd:{prefix}"),
+            Self::Consul { service, .. } => format!("consul:{service}"),
             Self::Operator => "operator".to_owned(),
         }
     }
@@ -128,6 +148,12 @@ impl fmt::Display for SourceKey {
             }
             Self::Etcd { prefix, endpoints } => {
                 write!(f, "etcd {prefix}")?;
+                write_endpoints(f, endpoints)
+            }
+            Self::Consul { service, tags, datacenter, endpoints } => {
+                write!(f, "consul {service}")?;
+                tags.iter().try_for_each(|tag| write!(f, " tagged {tag}"))?;
+                datacenter.iter().try_for_each(|datacenter| write!(f, " in {datacenter}"))?;
                 write_endpoints(f, endpoints)
             }
             Self::Operator => f.write_str("what operators added"),
@@ -166,7 +192,8 @@ fn read(found: &FoundValue<'_>) -> Option<Source> {
         Some("docker") => found
             .table(&SOURCES)
             .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
-        Some(_) => found.table(&SOURCES).map(|item: EtcdItem| Source::Etcd(item.into())),
+        Some("etcd") => found.table(&SOURCES).map(|item: EtcdItem| Source::Etcd(item.into())),
+        Some(_) => found.table(&SOURCES).map(|item: ConsulItem| Source::Consul(item.into())),
         None => {
             map.report_unknown(&[]);
             None
@@ -185,6 +212,7 @@ fn write(source: &Source) -> Outline {
         Source::File(file) => file.write(&mut map),
         Source::Docker(docker) => DockerSource { hold: docker.hold, docker: docker.clone() }.write(&mut map),
         Source::Etcd(etcd) => EtcdItem::from(etcd.clone()).write(&mut map),
+        Source::Consul(consul) => ConsulItem::from(consul.clone()).write(&mut map),
     }
     map.into()
 }
@@ -197,6 +225,7 @@ fn shape() -> ValueShape {
         table::<File>().shape(),
         table::<DockerSource>().shape(),
         table::<EtcdItem>().shape(),
+        table::<ConsulItem>().shape(),
     ])
 }
 

@@ -1,13 +1,13 @@
-//! Sources that a server has which programs register at: etcd.
+//! Sources that a server has which programs register at: etcd and Consul.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::check;
 use super::super::keys::settings;
-use super::super::kind::{one_or_list, optional, shorthand, table};
-use super::super::scalar::{path, text, time, time_from};
-use super::super::value::{HttpUrl, http_url};
+use super::super::kind::{list, one_or_list, optional, shorthand, table};
+use super::super::scalar::{flag, path, text, time, time_from, time_within};
+use super::super::value::{HttpUrl, http_url, service_name};
 use super::ClientTls;
 
 /// How long the last good state of such a server stays in use, by default: time enough to restart it.
@@ -86,6 +86,75 @@ impl RegistryServer for Etcd {
 
     fn secret_file(&self) -> Option<&Path> {
         self.password_file.as_deref()
+    }
+
+    fn endpoints(&self) -> &[HttpUrl] {
+        &self.endpoints
+    }
+
+    fn tls(&self) -> Option<&ClientTls> {
+        self.tls.as_ref()
+    }
+}
+
+settings! {
+    /// An item of `discover` with a service in Consul.
+    pub(super) struct ConsulItem {
+        /// The instances of a service in Consul's catalog: the name of the service, or more than that.
+        consul: Consul => shorthand(service_name(), Consul::new), required "web";
+        /// How long the last good state stays in use while Consul cannot be queried; after that, backends leave whose
+        /// checks fail too.
+        hold: Duration => time(), default HOLD;
+    }
+}
+
+settings! {
+    /// The instances of a service in Consul's catalog (`consul`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Consul: new, check check::registry {
+        /// The name of the service.
+        service: String => service_name(), required "web";
+        /// The URLs of agents or servers, one or a list. The next one is tried when one fails.
+        endpoints: Vec<HttpUrl> => one_or_list(http_url(), NO_ENDPOINT), default vec![HttpUrl::local(8500)];
+        /// Tags, all of which an instance must have. Absent: any instance.
+        tags: Vec<String> => list(service_name(), "a tag", "[v1]", Some("at least one tag is needed")),
+            absent Vec::new(), example "[v1]";
+        /// The datacenter. Absent: that of the agent.
+        datacenter: Option<String> => optional(service_name()), absent None, example "dc1";
+        /// The file with the ACL token, which is read for each query. Absent: none is sent.
+        token_file: Option<PathBuf> => optional(path()), absent None, example "/run/secrets/consul";
+        /// How long a query waits for a change before it is made again. A connection that was cut off without an error is
+        /// noticed a sixteenth of it plus five seconds later.
+        wait: Duration => time_within(Duration::from_secs(1)..=Duration::from_secs(600)),
+            default Duration::from_secs(30);
+        /// Whether an instance is up only while none of its checks in Consul is critical.
+        healthcheck: bool => flag(), default true;
+        /// TLS on the connections.
+        tls: Option<ClientTls> => optional(table()), absent None, only "with an endpoint that begins with https";
+    }
+    also {
+        /// How long the last good state stays in use while Consul cannot be queried.
+        hold: Duration = HOLD;
+    }
+}
+
+impl From<ConsulItem> for Consul {
+    fn from(ConsulItem { consul, hold }: ConsulItem) -> Self {
+        Self { hold, ..consul }
+    }
+}
+
+impl From<Consul> for ConsulItem {
+    fn from(consul: Consul) -> Self {
+        Self { hold: consul.hold, consul }
+    }
+}
+
+impl RegistryServer for Consul {
+    const SECRET: &'static str = "token file";
+
+    fn secret_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
     }
 
     fn endpoints(&self) -> &[HttpUrl] {

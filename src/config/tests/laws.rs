@@ -59,6 +59,9 @@ fn tree() -> impl Strategy<Value = Value> {
         "etcd",
         "prefix",
         "endpoints",
+        "consul",
+        "service",
+        "tags",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),

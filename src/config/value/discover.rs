@@ -138,6 +138,12 @@ pub(in crate::config) fn docker_label() -> Kind<String> {
     )
 }
 
+/// The name, a tag or the datacenter of a service in Consul.
+pub(in crate::config) fn service_name() -> Kind<String> {
+    let good = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    text_that("must be a name without spaces, such as web", || pattern(r"^\S+$"), good)
+}
+
 /// A Docker engine.
 pub(in crate::config) fn engine() -> Kind<String> {
     let must = "must be unix:///path or tcp://host:port";

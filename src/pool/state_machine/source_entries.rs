@@ -246,7 +246,7 @@ impl PoolState {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
             // Their lists are reliable.
-            Some(Source::Docker(_) | Source::Etcd(_)) => Duration::ZERO,
+            Some(Source::Docker(_) | Source::Etcd(_) | Source::Consul(_)) => Duration::ZERO,
             None if *key == SourceKey::Operator => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None => REPLACEMENT_TIMEOUT,
@@ -260,6 +260,7 @@ impl PoolState {
             Source::Srv(srv) => Some(srv.query.hold),
             Source::Docker(docker) => Some(docker.hold),
             Source::Etcd(etcd) => Some(etcd.hold),
+            Source::Consul(consul) => Some(consul.hold),
             Source::Static(_) | Source::File(_) => None,
         }
     }
