@@ -329,6 +329,7 @@ pools:
   web:
     discover:
       - {etcd: {}}
+      - {etcd: ''}
       - {etcd: {prefix: /a/, endpoints: [10.0.0.1:2379, 'http://etcd:2379/v3', 'http://root:hunter2@etcd:2379', 'http://etcd']}}
       - {etcd: {prefix: /b/, endpoints: 'https://etcd:2379'}}
       - {etcd: {prefix: /c/, tls: {verify: false}, user: root}}

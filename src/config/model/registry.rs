@@ -7,7 +7,7 @@ use super::super::check;
 use super::super::keys::settings;
 use super::super::kind::{list, one_or_list, optional, shorthand, table};
 use super::super::scalar::{flag, path, text, time, time_from, time_within};
-use super::super::value::{HttpUrl, http_url, service_name};
+use super::super::value::{HttpUrl, http_url, key_prefix, service_name};
 use super::ClientTls;
 
 /// How long the last good state of such a server stays in use, by default: time enough to restart it.
@@ -31,7 +31,7 @@ settings! {
     /// An item of `discover` with keys in etcd.
     pub(super) struct EtcdItem {
         /// The keys under a prefix in etcd, each of which is a backend: the prefix, or more than that.
-        etcd: Etcd => shorthand(text(), Etcd::new), required "/services/web/";
+        etcd: Etcd => shorthand(key_prefix(), Etcd::new), required "/services/web/";
         /// How often all keys are read again, besides the watch: that notices a watch which the network or the server
         /// has cut off without an error.
         every: Duration => time_from(Duration::from_millis(100)), default EVERY;
@@ -51,7 +51,7 @@ settings! {
     pub struct Etcd: new, check check::registry {
         /// What the keys begin with. The rest of a key is the backend's name; the value is its address, or a JSON object
         /// with the keys of an entry of `static`.
-        prefix: String => text(), required "/services/web/";
+        prefix: String => key_prefix(), required "/services/web/";
         /// The URLs of the members, one or a list. The next one is tried when one fails.
         endpoints: Vec<HttpUrl> => one_or_list(http_url(), NO_ENDPOINT), default vec![HttpUrl::local(2379)];
         /// The user that logs in. Absent: no login.

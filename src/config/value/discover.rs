@@ -138,6 +138,11 @@ pub(in crate::config) fn docker_label() -> Kind<String> {
     )
 }
 
+/// What keys in etcd begin with. Not empty: the store may have any keys.
+pub(in crate::config) fn key_prefix() -> Kind<String> {
+    text_that("must be the beginning of keys, such as /services/web/", any_text, |prefix| !prefix.is_empty())
+}
+
 /// The name, a tag or the datacenter of a service in Consul.
 pub(in crate::config) fn service_name() -> Kind<String> {
     let good = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());

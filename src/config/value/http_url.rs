@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use super::super::decode::FoundValue;
 use super::super::kind::Kind;
 use super::super::outline::Outline;
 use super::super::scalar::pattern;
-use super::super::yaml::YamlNode;
+use super::super::shape::ValueShape;
 use super::discover::is_dns_name;
 
 /// The URL of a server with an HTTP API: scheme, host and port. It has no user name, so that no password is in it.
@@ -73,12 +74,18 @@ impl FromStr for HttpUrl {
 
 /// The URL of a server with an HTTP API.
 pub(in crate::config) fn http_url() -> Kind<HttpUrl> {
-    let parse = |node: &YamlNode| node.text().unwrap_or_default().parse();
-    Kind::scalar(
-        parse,
-        |url: &HttpUrl| Outline::text(url.to_string()),
-        || pattern("^https?://[^/?#@]+:[0-9]+/?$"),
-    )
+    let read = |found: &FoundValue<'_>| {
+        let text = found.node.text().unwrap_or_default();
+        let wrong = |error: String| match text.contains('@') {
+            // A password must not be in the message, which is logged if a reload fails.
+            true => found.problem(format!("{} {error}", found.what)),
+            false => found.wrong(&error),
+        };
+        text.parse().map_err(wrong).ok()
+    };
+    let shape =
+        || ValueShape::Scalar { forms: vec![pattern("^https?://[^/?#@]+:[0-9]+/?$")], range: String::new() };
+    Kind::new(read, |url: &HttpUrl| Some(Outline::text(url.to_string())), shape)
 }
 
 #[cfg(test)]
