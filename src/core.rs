@@ -32,4 +32,6 @@ pub mod task;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod text_file;
+pub mod tls;
 pub mod zone;

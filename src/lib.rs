@@ -51,12 +51,14 @@
 //! | [`outgoing`] | what connections to backends and those of checks have in common |
 //! | [`telemetry`] | log, counters, decisions, the journal of events |
 //! | [`state_directory`] | what outlives the process: operators' settings, events, the history |
+//! | [`tls`] | TLS on connections to servers, and their certificates |
 //! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`protocol`] | what may precede a connection's own bytes, such as a PROXY header: pure parsers |
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`http1`] | HTTP/1.1 over a connection to a server |
+//! | [`text_file`] | files with a password, a token or certificates |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`names`] | names in tables: their order, and how a long one is cut |
 //! | [`sanitize`] | text from outside, made safe to show |

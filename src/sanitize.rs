@@ -105,6 +105,14 @@ pub fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
     }
 }
 
+/// A server's text without a secret that it was sent: some servers repeat what they received.
+pub fn without_secret(secret: Option<&str>, text: &str) -> String {
+    match secret {
+        Some(secret) if !secret.is_empty() => text.replace(secret, "***"),
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

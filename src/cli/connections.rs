@@ -7,7 +7,7 @@ use super::instance::{RemoteArgs, block_on};
 use super::status::{TextTable, colors};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{self, ConnectionInfo, ConnectionSummary, ConnectionsReply};
-use crate::remote::encode;
+use crate::http1::encode;
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsArgs {

@@ -9,8 +9,8 @@ use super::instance::{RemoteArgs, block_on};
 use super::status::{TextTable, colors, paint};
 use super::{Exit, Failure, print, print_json, problem_lines, terminal};
 use crate::api::{CapacityInfo, ProblemsReply, Timestamp, path};
+use crate::http1::encode;
 use crate::humanize;
-use crate::remote::encode;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

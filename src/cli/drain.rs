@@ -17,8 +17,9 @@ use crate::api::{
     BackendChange, BackendInfo, DrainForecastReply, DrainReply, ListenerInfo, StatusReply, path,
 };
 use crate::domain::{AdminState, ListenerState};
+use crate::http1::encode;
 use crate::humanize::count;
-use crate::remote::{Error, Remote, encode};
+use crate::remote::{Error, Remote};
 
 /// The interval between two queries of the open connections.
 const POLL: Duration = Duration::from_millis(200);

@@ -9,6 +9,7 @@ use super::Failure;
 use super::instance::block_on;
 use crate::admin::access::Access;
 use crate::config::{self, Admin, Config, Source};
+use crate::discovery;
 use crate::domain::SocketAddress;
 use crate::health;
 use crate::proxy::{sockets, unix_socket};
@@ -115,10 +116,15 @@ fn backend_files(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Warnings about passwords and certificates of checks.
+/// Warnings about passwords, tokens and certificates of checks and sources.
 async fn check_files(config: &Config) -> Result<Vec<String>, Failure> {
     let mut warnings = Vec::new();
     for (name, pool) in &config.pools {
+        for source in &pool.discover {
+            let problems = discovery::file_problems(source).await.into_iter();
+            warnings
+                .extend(problems.map(|problem| format!("a source of pool {name:?} cannot work: {problem}")));
+        }
         for check in &pool.health {
             let problems = health::file_problems(check).await;
             warnings.extend(

@@ -270,6 +270,8 @@ fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure>
             Source::Srv(srv) => format!("by the name {}", srv.name),
             Source::File(file) => format!("in the file {}", file.path.display()),
             Source::Docker(docker) => format!("by the label {}", docker.label),
+            Source::Etcd(etcd) => format!("by the keys under {}", etcd.prefix),
+            Source::Consul(consul) => format!("by the service {}", consul.service),
         };
         return Err(Failure::Invalid(format!(
             "the pool discovers its backends {origin}, which a simulation cannot: list them, such as --backends 'a,b*2'"

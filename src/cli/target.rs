@@ -2,8 +2,8 @@
 
 use super::Failure;
 use crate::api::{BackendInfo, StatusReply};
+use crate::http1::encode;
 use crate::names::natural_order;
-use crate::remote::encode;
 
 /// A backend, as a path of the API names it.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::instance::{RemoteArgs, block_on};
 use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{StatusReply, StoryReply, Timestamp, WhyReply, path};
-use crate::remote::encode;
+use crate::http1::encode;
 use crate::story::Sentence;
 
 #[derive(Debug, Args)]

@@ -34,8 +34,9 @@ use std::path::{Path, PathBuf};
 pub use backend_name::{BACKEND_NAME_RULE, is_backend_name};
 pub use changes::{ChangedKey, ConfigPart, PartChange, changes};
 pub use model::*;
+use problem::FilePosition;
 pub use problem::{ConfigErrors, Problem};
-pub use value::{backend_address, bind_address};
+pub use value::{HttpUrl, backend_address, bind_address};
 
 use decode::{Decoder, FoundValue};
 use kind::table;
@@ -139,6 +140,26 @@ pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, Confi
     })
 }
 
+/// Reads one backend in `text`: its address, or a JSON object with the keys of an entry of `static`. `name` is its name if
+/// it has none of its own, and `what` is what messages call the text. A variable is a problem, as in [`read_backends`].
+pub fn read_backend(what: &str, text: &str, name: &str) -> Result<StaticBackend, ConfigErrors> {
+    let text = text.trim();
+    let read = |root: &FoundValue<'_>| {
+        let mut backend = static_backend().read(root)?;
+        if root.node.get("name").is_none() {
+            backend.name = name.into();
+        }
+        Some(backend)
+    };
+    if text.starts_with('{') {
+        return read_with(what, text, env::refuse, "the value", read);
+    }
+    // Not as YAML, in which an IPv6 address and its port are no text.
+    let at = FilePosition { line: 1, column: 1 };
+    let node = YamlNode { at, value: YamlValue::Scalar(text.to_owned()) };
+    finish(what, text, "the value", &node, read)
+}
+
 /// Reads `text` with `read`, after `expand` has handled its variables; messages call it `what`. Returns the result only
 /// if there are no problems.
 fn read_with<T>(
@@ -155,11 +176,22 @@ fn read_with<T>(
     if !problems.is_empty() {
         return Err(errors(problems)); // the values are not known
     }
+    finish(name, text, what, &root, read)
+}
+
+/// Reads a tree that was parsed from `text`.
+fn finish<T>(
+    name: &str,
+    text: &str,
+    what: &str,
+    root: &YamlNode,
+    read: impl FnOnce(&FoundValue<'_>) -> Option<T>,
+) -> Result<T, ConfigErrors> {
     let decoder = Decoder::new(text);
-    let result = read(&FoundValue::root(&root, what, &decoder));
+    let result = read(&FoundValue::root(root, what, &decoder));
     match (result, decoder.into_problems()) {
         (Some(result), problems) if problems.is_empty() => Ok(result),
-        (_, problems) => Err(errors(problems)),
+        (_, problems) => Err(ConfigErrors::new(name, text, problems)),
     }
 }
 

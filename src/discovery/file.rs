@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, Observation, Outcome, Sink};
-use crate::config::{self, File};
+use crate::config::{self, ConfigErrors, File};
 use crate::domain::cause::{LONGEST, bounded};
 
 /// The size limit: with 100 bytes for each backend, more than 40 000 backends.
@@ -98,13 +98,15 @@ fn parse(path: &Path, contents: &FileContents) -> Outcome {
     match config::read_backends(&name, text) {
         Ok(backends) if backends.is_empty() => Outcome::Empty,
         Ok(backends) => Outcome::Backends(backends.iter().map(Found::from).collect()),
-        Err(report) => {
-            let problems = report.problems();
-            // The value may be as long as the file.
-            let lines = problems.iter().map(|problem| bounded(&report.line(problem), LONGEST_SHOWN));
-            Outcome::Invalid(in_one_line(lines).into())
-        }
+        Err(report) => Outcome::Invalid(explain(&report).into()),
     }
+}
+
+/// The mistakes in a text, in one line.
+pub(super) fn explain(report: &ConfigErrors) -> String {
+    // A value may be as long as the text.
+    let lines = report.problems().iter().map(|problem| bounded(&report.line(problem), LONGEST_SHOWN));
+    in_one_line(lines)
 }
 
 /// The first mistakes that fit into one line, and the number of the rest.

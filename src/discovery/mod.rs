@@ -4,14 +4,19 @@
 //! (`src/pool/state_machine`) decides what they mean for the existing backends. To add a source: its file here, its
 //! [`Source`] variant, and a line in [`start`].
 
+mod consul;
 pub mod container_filter;
 pub mod containers;
 mod dns;
 mod docker;
 pub mod engine;
 pub mod engine_watcher;
+mod etcd;
+mod etcd_json;
 mod file;
+mod http_api;
 mod once;
+mod registry;
 mod resolve;
 mod rounds;
 mod srv;
@@ -30,6 +35,7 @@ use crate::config::{Source, StaticBackend};
 use crate::domain::cause::{Cause, LONGEST, bounded};
 use crate::domain::{Resolution, SocketAddress};
 use crate::task::spawn;
+use http_api::HttpApi;
 pub use once::addresses;
 #[cfg(any(test, feature = "laws"))]
 pub use resolve::laws;
@@ -199,6 +205,8 @@ fn nothing_in(source: &SourceKey) -> &'static str {
         SourceKey::Static | SourceKey::File(_) | SourceKey::Operator => "the list is empty",
         SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
         SourceKey::Docker { .. } => "no running container that can be a backend has the label",
+        SourceKey::Etcd { .. } => "no key under the prefix is a valid backend",
+        SourceKey::Consul { .. } => "no instance of the service can be a backend",
     }
 }
 
@@ -219,6 +227,18 @@ impl RunningSource {
     }
 }
 
+/// What is wrong with the files that a source needs to reach its server, as far as it can be known without the server.
+pub async fn file_problems(source: &Source) -> Vec<String> {
+    match source {
+        Source::Etcd(etcd) => http_api::file_problems(etcd).await,
+        Source::Consul(consul) => http_api::file_problems(consul).await,
+        // The file of a file source is read as a whole (`src/cli/preflight.rs`).
+        Source::Static(_) | Source::Dns(_) | Source::Srv(_) | Source::File(_) | Source::Docker(_) => {
+            Vec::new()
+        }
+    }
+}
+
 /// The number of open files that `source` may need at once.
 pub fn files(source: &Source) -> u64 {
     /// A query goes to up to two servers at a time.
@@ -228,6 +248,8 @@ pub fn files(source: &Source) -> u64 {
     const OVER_TCP: u64 = 4;
     /// Two streams: events and lists.
     const ENGINE: u64 = 4;
+    /// A watch, a read besides, and a file with a password or certificates or a lookup of the host.
+    const REGISTRY: u64 = 3;
     match source {
         Source::Static(_) => 0,
         Source::File(_) => 1,
@@ -235,6 +257,7 @@ pub fn files(source: &Source) -> u64 {
         Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
         Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
         Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,
+        Source::Etcd(_) | Source::Consul(_) => REGISTRY,
     }
 }
 
@@ -259,6 +282,14 @@ pub fn start(source: &Source, sink: Sink) -> RunningSource {
         Source::File(settings) => Some(spawn(file::watch(settings.clone(), Arc::clone(&query_now), sink))),
         Source::Docker(settings) => {
             Some(spawn(docker::watch(settings.clone(), Arc::clone(&query_now), sink)))
+        }
+        Source::Etcd(settings) => {
+            let (api, etcd) = (HttpApi::new(settings), etcd::EtcdSource::new(settings.clone()));
+            Some(spawn(registry::watch(etcd, SourceKey::from(source), api, Arc::clone(&query_now), sink)))
+        }
+        Source::Consul(settings) => {
+            let (api, consul) = (HttpApi::new(settings), consul::ConsulSource::new(settings.clone()));
+            Some(spawn(registry::watch(consul, SourceKey::from(source), api, Arc::clone(&query_now), sink)))
         }
     };
     RunningSource { query_now, _task: task.map(AbortOnDropHandle::new) }

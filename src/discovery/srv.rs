@@ -204,7 +204,7 @@ pub(super) fn backends<'a>(
 /// Weights within the range stay. Larger ones are divided by their greatest common divisor, or else scaled to the
 /// range. If all are 0, they are equal; beside others, a record of weight 0 has a very small chance (RFC 2782,
 /// "Weight"): it gets 1, and the others are multiplied as far as the range allows.
-fn weights(records: impl Iterator<Item = u64>) -> Vec<u32> {
+pub(super) fn weights(records: impl Iterator<Item = u64>) -> Vec<u32> {
     let mut weights: Vec<u64> = records.collect();
     let greatest = |weights: &[u64]| weights.iter().copied().max().unwrap_or(0).max(1);
     if greatest(&weights) > LARGEST_WEIGHT {

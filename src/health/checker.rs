@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::PoolPace;
-use super::tls::TlsClient;
 use super::{CheckError, CheckTarget, Checked, check};
 use crate::config::{Health, SourceAddress, usable_sources};
 use crate::domain::SocketAddress;
 use crate::task::spawn;
+use crate::tls::TlsClient;
 
 /// Receives the results of a checker.
 pub(super) type CheckSink = Box<dyn Fn(Checked) + Send>;

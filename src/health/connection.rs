@@ -8,18 +8,23 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::tls::TlsStream;
 use super::{CheckError, CheckTarget};
 use crate::config::SourceAddress;
 use crate::domain::{CheckFailure, CheckStep, SocketAddress};
 use crate::outgoing::{bind_source, connect_unix, not_with_itself};
 use crate::protocol::proxy_header::{self, Endpoints};
 use crate::telemetry::ConnectError;
+use crate::tls::TlsError;
+
+/// Bytes read from a server besides what the check reads: the TLS handshake, whose largest part is the server's
+/// certificates, and the framing.
+const TLS_OVERHEAD: u64 = 128 * 1024;
 
 /// A check's connection, of which the check reads a limited number of bytes.
-pub(super) type CheckStream = BoundedStream<Either<PlainStream, TlsStream>>;
+pub(super) type CheckStream = BoundedStream<Either<PlainStream, TlsStream<BoundedStream<PlainStream>>>>;
 
 /// A connection before TLS.
 pub(super) type PlainStream = Either<TcpStream, UnixStream>;
@@ -71,7 +76,15 @@ pub(super) async fn secure(
 ) -> Result<CheckStream, CheckError> {
     let stream = match &target.tls {
         None => Either::Left(stream),
-        Some(tls) => Either::Right(tls.handshake(stream, &target.address, most).await?),
+        Some(tls) => {
+            let stream = BoundedStream::new(stream, TLS_OVERHEAD + 2 * most);
+            Either::Right(tls.handshake(stream).await.map_err(|error| match error {
+                TlsError::Local(what) => CheckError::Local(what.into()),
+                TlsError::Handshake(what) => {
+                    CheckFailure::at(CheckStep::Tls, target.address.clone(), what).into()
+                }
+            })?)
+        }
     };
     Ok(BoundedStream::new(stream, most))
 }

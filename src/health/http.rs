@@ -8,10 +8,11 @@ use hyper::{Request, header};
 
 use super::connection::connect;
 use super::response::{CheckResponse, LONGEST};
-use super::{CheckError, CheckTarget, LOCALHOST};
+use super::{CheckError, CheckTarget};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
 use crate::http1::handshake;
+use crate::tls::LOCALHOST;
 
 /// The longest head of a response (status line and header fields), in bytes: eight times the default limit of Apache
 /// httpd and nginx for a request's head (8 KiB); responses have similar heads.

@@ -20,7 +20,6 @@ mod response;
 mod rise_fall;
 mod schedule;
 mod tcp;
-mod tls;
 
 use std::time::Duration;
 
@@ -29,13 +28,13 @@ use tokio::time::Instant;
 use crate::config::{Check, SourceAddress};
 use crate::domain::{Cause, CheckFailure, CheckKind, SocketAddress};
 use crate::protocol::proxy_header::ProxyVersion;
+use crate::tls::TlsClient;
 pub use checker::Checker;
 pub use eject::Ejection;
 pub use files::problems as file_problems;
 pub use pace::Pace;
 pub use pace::PoolPace;
 pub use rise_fall::{RiseFall, Run, Verdict};
-use tls::TlsClient;
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +74,6 @@ impl From<CheckFailure> for CheckError {
     }
 }
 
-/// The name of a server that is checked over a Unix socket, unless the settings have one.
-const LOCALHOST: &str = "localhost";
-
 /// Where a check connects to, and what precedes it on the connection.
 #[derive(Debug)]
 struct CheckTarget {
@@ -98,13 +94,5 @@ async fn check(target: &CheckTarget, kind: &Check, deadline: Instant) -> Result<
         Check::Exchange(exchange) => exchange::check(target, exchange, deadline).await,
         Check::Postgres(wanted) => postgres::check(target, wanted).await,
         Check::Redis(wanted) => redis::check(target, wanted).await,
-    }
-}
-
-/// A server's text without the password: some servers repeat what they received.
-fn without(password: Option<&str>, text: &str) -> String {
-    match password {
-        Some(password) if !password.is_empty() => text.replace(password, "***"),
-        _ => text.to_owned(),
     }
 }

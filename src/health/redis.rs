@@ -12,9 +12,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use super::connection::connect;
 use super::files::password;
 use super::response::quoted;
-use super::{CheckError, CheckTarget, without};
+use super::{CheckError, CheckTarget};
 use crate::config::{RedisCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
+use crate::sanitize::without_secret;
 
 /// The errors of `AUTH` that are shown. The rest of its reply is not shown: a server that does not support the command
 /// repeats its arguments, shortened or escaped in its own way, and so parts of the password.
@@ -58,7 +59,7 @@ fn check_role(role: &str, wanted: Role, secret: Option<&str>) -> Result<(), Stri
         (Role::Primary, "slave" | "replica") => Err("it is a replica, not the master".to_owned()),
         (Role::Replica, "master") => Err("it is the master, not a replica".to_owned()),
         (_, other) => {
-            Err(format!("its role is {}, which is unknown", quoted(without(secret, other).as_bytes())))
+            Err(format!("its role is {}, which is unknown", quoted(without_secret(secret, other).as_bytes())))
         }
     }
 }
@@ -84,7 +85,7 @@ async fn role(
     for (what, begins) in [("PING", '+'), ("ROLE", '*'), ("ROLE", '$')] {
         let answer = text(&line(&mut answers).await?, secret)?;
         if !answer.starts_with(begins) {
-            return Err(unexpected(what, &without(secret, &answer)));
+            return Err(unexpected(what, &without_secret(secret, &answer)));
         }
     }
     text(&line(&mut answers).await?, secret)
@@ -115,9 +116,9 @@ async fn line(answers: &mut (impl AsyncBufRead + Unpin)) -> Result<Vec<u8>, Stri
 fn text(line: &[u8], secret: Option<&str>) -> Result<String, String> {
     let text = |line| String::from_utf8_lossy(line).into_owned();
     let whole = line.strip_suffix(b"\r\n");
-    whole
-        .map(text)
-        .ok_or_else(|| format!("not the Redis protocol: {}", quoted(without(secret, &text(line)).as_bytes())))
+    whole.map(text).ok_or_else(|| {
+        format!("not the Redis protocol: {}", quoted(without_secret(secret, &text(line)).as_bytes()))
+    })
 }
 
 /// An error reply, which begins with a minus, or another unexpected reply.

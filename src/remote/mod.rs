@@ -199,18 +199,6 @@ impl Remote {
     }
 }
 
-/// Percent-encodes a part of a path, except its unreserved characters (RFC 3986, 2.3).
-pub(crate) fn encode(part: &str) -> String {
-    let mut encoded = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
@@ -233,12 +221,5 @@ mod tests {
         let error = followed.unwrap_err().to_string();
         assert!(error.contains("nothing came in time"), "{error}");
         drop(refusing.await.unwrap());
-    }
-
-    #[test]
-    fn names_in_a_path_are_encoded() {
-        assert_eq!(encode("a b/ü?#%"), "a%20b%2F%C3%BC%3F%23%25");
-        assert_eq!(encode("[::1]:80"), "%5B%3A%3A1%5D%3A80");
-        assert_eq!(encode("web-1.x_y~z"), "web-1.x_y~z");
     }
 }

@@ -322,6 +322,24 @@ pools:
       - {tcp: {}, tls: {verify: false, ca_file: /c, cert_file: /d}}
   none: {discover: [{dns: a:1}], health: []}
 ";
+    invalid_sources_in_registries: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover:
+      - {etcd: {}}
+      - {etcd: ''}
+      - {etcd: {prefix: /a/, endpoints: [10.0.0.1:2379, 'http://etcd:2379/v3', 'http://root:hunter2@etcd:2379', 'http://etcd']}}
+      - {etcd: {prefix: /b/, endpoints: 'https://etcd:2379'}}
+      - {etcd: {prefix: /c/, tls: {verify: false}, user: root}}
+      - {etcd: {prefix: /d/, endpoints: []}, every: 1ms, wait: 1s}
+      - {etcd: /e/}
+      - {etcd: {prefix: /e/}}
+      - {consul: 'web app'}
+      - {consul: {service: web, tags: [], wait: 1h, datacenter: '', tokenfile: /t}}
+      - {consul: {service: web, endpoints: 'unix:///run/consul'}, every: 1s}
+";
     an_empty_file: "";
     empty_maps: "listeners: {}\npools: {}\n";
     a_list_instead_of_a_map: "- listeners\n- pools\n";

@@ -15,6 +15,8 @@ use crate::support::{
 
 /// Another program that serves from a folder of its own, until it is dropped.
 pub(crate) struct Server {
+    program: String,
+    arguments: Vec<String>,
     child: Child,
     folder: TempDir,
 }
@@ -31,10 +33,8 @@ impl Server {
     ) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("conf"), conf).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
-        let child = match command.stdout(log.try_clone().unwrap()).stderr(log).spawn() {
+        let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = match Self::spawn(program, &arguments, folder.path()) {
             Ok(child) => child,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 skip(
@@ -45,14 +45,42 @@ impl Server {
             }
             Err(error) => panic!("{program}: {error}"),
         };
-        let mut server = Self { child, folder };
-        eventually(&format!("{program} accepts connections"), || {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                panic!("{program} has ended: {status}\n{}", server.log());
+        let mut server = Self { program: program.to_owned(), arguments, child, folder };
+        server.when_ready(ready);
+        Some(server)
+    }
+
+    fn spawn(program: &str, arguments: &[String], folder: &Path) -> std::io::Result<Child> {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn()
+    }
+
+    fn when_ready(&mut self, ready: SocketAddr) {
+        eventually(&format!("{} accepts connections", self.program), || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{} has ended: {status}\n{}", self.program, self.log());
             }
             connect_to(ready).ok()
         });
-        Some(server)
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        end_child(&mut self.child);
+    }
+
+    /// Starts it again in the same folder, and waits until it accepts at `ready`.
+    pub(crate) fn restart(&mut self, ready: SocketAddr) {
+        self.kill();
+        self.child = Self::spawn(&self.program, &self.arguments, self.folder.path()).unwrap();
+        self.when_ready(ready);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        Lb::signal_to(self.child.id(), name);
     }
 
     fn log(&self) -> String {

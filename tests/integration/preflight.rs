@@ -47,7 +47,7 @@ fn what_run_would_fail_for_is_an_error() {
 fn what_would_not_work_is_a_warning() {
     let config = format!(
         "admin: {{bind: 0.0.0.0:0}}\n{LISTENER}\
-         pools:\n  p:\n    discover: [{{file: backends.yaml}}]\n    health: [{{tcp: {{}}, tls: {{ca_file: ca.pem}}}}, {{redis: {{role: any, password_file: secret}}}}]\n  \
+         pools:\n  p:\n    discover: [{{file: backends.yaml}}, {{etcd: {{prefix: /a/, user: u, password_file: none}}}}, {{consul: {{service: web, endpoints: 'https://a:1', token_file: no, tls: {{ca_file: consul.pem}}}}}}]\n    health: [{{tcp: {{}}, tls: {{ca_file: ca.pem}}}}, {{redis: {{role: any, password_file: secret}}}}]\n  \
          spare: {{discover: [{{static: [192.0.2.1:1]}}]}}\n"
     );
     let output = check(&config, |_| ());
@@ -57,6 +57,9 @@ fn what_would_not_work_is_a_warning() {
         "the admin server at 0.0.0.0:0 has no token (admin.token_file)",
         "no listener uses the pool \"spare\"",
         "pool \"p\" has no backends from its file: backends.yaml: No such file or directory",
+        "a source of pool \"p\" cannot work: the password file none cannot be read",
+        "a source of pool \"p\" cannot work: the token file no cannot be read",
+        "a source of pool \"p\" cannot work: the ca_file consul.pem cannot be read",
         "a check of pool \"p\" cannot work: the ca_file ca.pem cannot be read",
         "a check of pool \"p\" cannot work: the password file secret cannot be read",
     ];

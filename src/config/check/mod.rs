@@ -6,7 +6,7 @@ mod pool;
 
 pub(super) use backends::names as backend_names;
 pub(super) use listener::{bandwidth, listener, per_client};
-pub(super) use pool::{check_tls, eject, health, pool, replicas};
+pub(super) use pool::{client_tls, eject, health, pool, registry, replicas};
 
 use super::decode::MapReader;
 use super::model::{Config, PlaneChoice, Pool};

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::super::decode::MapReader;
-use super::super::model::{Algorithm, CheckTls, Eject, Health, Pool, Replicas, Source};
+use super::super::model::{Algorithm, ClientTls, Eject, Health, Pool, RegistryServer, Replicas, Source};
 use super::backends;
 
 /// Checks the parts of a pool together.
@@ -60,8 +60,8 @@ fn queue(pool: &Pool, map: &MapReader<'_>) {
     };
     let may_limit = |source: &Source| match source {
         Source::Static(backends) => backends.iter().any(|backend| backend.connections.is_some()),
-        Source::Dns(_) | Source::Srv(_) => false,
-        Source::File(_) | Source::Docker(_) => true,
+        Source::Dns(_) | Source::Srv(_) | Source::Consul(_) => false,
+        Source::File(_) | Source::Docker(_) | Source::Etcd(_) => true,
     };
     if pool.limits.queue > 0
         && !limited
@@ -97,14 +97,37 @@ pub(in crate::config) fn health(health: &mut Health, map: &MapReader<'_>) {
     }
 }
 
-/// Checks that the certificates of backends can be verified.
-pub(in crate::config) fn check_tls(tls: &mut CheckTls, map: &MapReader<'_>) {
+/// Checks that the certificates of servers can be verified.
+pub(in crate::config) fn client_tls(tls: &mut ClientTls, map: &MapReader<'_>) {
     if tls.verify && tls.ca_file.is_none() && !map.misread("ca_file") && !map.misread("verify") {
         let what = map.what();
         map.found.problem(format!(
-            "{what} needs \"ca_file\": the certificates of the authorities that may have issued a backend's, or \
+            "{what} needs \"ca_file\": the certificates of the authorities that may have issued the server's, or \
              `verify: false` if any server may pass"
         ));
+    }
+}
+
+/// Checks that there is TLS exactly if an endpoint has it.
+pub(in crate::config) fn registry(source: &mut impl RegistryServer, map: &MapReader<'_>) {
+    if map.misread("endpoints") || map.misread("tls") {
+        return;
+    }
+    let encrypted = source.endpoints().iter().any(|url| url.tls);
+    match source.tls() {
+        None if encrypted => {
+            let message = format!(
+                "{} needs \"tls\" for an endpoint with https: `tls: {{ca_file: FILE}}`, or `verify: false` in it if any \
+                 server may answer",
+                map.what()
+            );
+            map.problem("endpoints", message);
+        }
+        Some(_) if !encrypted => {
+            let message = format!("\"tls\" in {} does nothing: no endpoint begins with https://", map.what());
+            map.problem("tls", message);
+        }
+        _ => {}
     }
 }
 

@@ -15,13 +15,14 @@ use super::super::outline::{Map, Outline};
 use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
 use super::super::shape::ValueShape;
 use super::super::value::{
-    backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+    HttpUrl, backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
-use super::Adopt;
+use super::registry::{ConsulItem, EtcdItem};
+use super::{Adopt, Consul, Etcd};
 use crate::domain::SocketAddress;
 
 /// The keys of the kinds of sources.
-const SOURCES: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
+const SOURCES: [&str; 7] = ["static", "dns", "srv", "file", "docker", "etcd", "consul"];
 /// Keys that some of these kinds allow in addition.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
@@ -38,6 +39,10 @@ pub enum Source {
     File(File),
     /// The containers of a Docker engine that have a label.
     Docker(Docker),
+    /// The keys under a prefix in etcd.
+    Etcd(Etcd),
+    /// The instances of a service in Consul.
+    Consul(Consul),
 }
 
 /// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
@@ -64,6 +69,24 @@ pub enum SourceKey {
         /// The engine.
         engine: Option<String>,
     },
+    /// The keys under a prefix in etcd.
+    Etcd {
+        /// The prefix.
+        prefix: String,
+        /// The members.
+        endpoints: Vec<HttpUrl>,
+    },
+    /// The instances of a service in Consul, and the settings that determine which these are.
+    Consul {
+        /// The service.
+        service: String,
+        /// Tags that all of them have.
+        tags: Vec<String>,
+        /// The datacenter.
+        datacenter: Option<String>,
+        /// The agents.
+        endpoints: Vec<HttpUrl>,
+    },
     /// Backends that operators have added at run time; not in the configuration.
     Operator,
 }
@@ -81,6 +104,15 @@ impl From<&Source> for SourceKey {
                 network: docker.network.clone(),
                 engine: docker.engine.clone(),
             },
+            Source::Etcd(etcd) => {
+                Self::Etcd { prefix: etcd.prefix.clone(), endpoints: etcd.endpoints.clone() }
+            }
+            Source::Consul(consul) => Self::Consul {
+                service: consul.service.clone(),
+                tags: consul.tags.clone(),
+                datacenter: consul.datacenter.clone(),
+                endpoints: consul.endpoints.clone(),
+            },
         }
     }
 }
@@ -94,6 +126,8 @@ impl SourceKey {
             Self::Srv(name) => format!("srv:{name}"),
             Self::File(path) => format!("file:{}", path.display()),
             Self::Docker { label, .. } => format!("docker:{label}"),
+            Self::Etcd { prefix, .. } => format!("etcd:{prefix}"),
+            Self::Consul { service, .. } => format!("consul:{service}"),
             Self::Operator => "operator".to_owned(),
         }
     }
@@ -112,9 +146,27 @@ impl fmt::Display for SourceKey {
                 network.iter().try_for_each(|network| write!(f, " in {network}"))?;
                 engine.iter().try_for_each(|engine| write!(f, " at {engine}"))
             }
+            Self::Etcd { prefix, endpoints } => {
+                write!(f, "etcd {prefix}")?;
+                write_endpoints(f, endpoints)
+            }
+            Self::Consul { service, tags, datacenter, endpoints } => {
+                write!(f, "consul {service}")?;
+                tags.iter().try_for_each(|tag| write!(f, " tagged {tag}"))?;
+                datacenter.iter().try_for_each(|datacenter| write!(f, " in {datacenter}"))?;
+                write_endpoints(f, endpoints)
+            }
             Self::Operator => f.write_str("what operators added"),
         }
     }
+}
+
+/// Writes where the server of a source is.
+fn write_endpoints(f: &mut fmt::Formatter<'_>, endpoints: &[HttpUrl]) -> fmt::Result {
+    for (index, url) in endpoints.iter().enumerate() {
+        write!(f, "{}{url}", if index == 0 { " at " } else { ", " })?;
+    }
+    Ok(())
 }
 
 /// The kind of `discover`.
@@ -129,7 +181,7 @@ pub(in crate::config) fn source() -> Kind<Source> {
 
 /// Reads a source; each kind has its own keys.
 fn read(found: &FoundValue<'_>) -> Option<Source> {
-    let map = found.map([SOURCES, BESIDE].concat())?;
+    let map = found.map([&SOURCES[..], &BESIDE].concat())?;
     match map.kind(&SOURCES) {
         Some("static") => found.table(&SOURCES).map(|StaticSource { backends }| Source::Static(backends)),
         Some("dns") => found
@@ -137,9 +189,11 @@ fn read(found: &FoundValue<'_>) -> Option<Source> {
             .map(|DnsSource { dns: (name, port), query }| Source::Dns(Dns { name, port, query })),
         Some("srv") => found.table(&SOURCES).map(Source::Srv),
         Some("file") => found.table(&SOURCES).map(Source::File),
-        Some(_) => found
+        Some("docker") => found
             .table(&SOURCES)
             .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
+        Some("etcd") => found.table(&SOURCES).map(|item: EtcdItem| Source::Etcd(item.into())),
+        Some(_) => found.table(&SOURCES).map(|item: ConsulItem| Source::Consul(item.into())),
         None => {
             map.report_unknown(&[]);
             None
@@ -157,6 +211,8 @@ fn write(source: &Source) -> Outline {
         Source::Srv(srv) => srv.write(&mut map),
         Source::File(file) => file.write(&mut map),
         Source::Docker(docker) => DockerSource { hold: docker.hold, docker: docker.clone() }.write(&mut map),
+        Source::Etcd(etcd) => EtcdItem::from(etcd.clone()).write(&mut map),
+        Source::Consul(consul) => ConsulItem::from(consul.clone()).write(&mut map),
     }
     map.into()
 }
@@ -168,6 +224,8 @@ fn shape() -> ValueShape {
         table::<Srv>().shape(),
         table::<File>().shape(),
         table::<DockerSource>().shape(),
+        table::<EtcdItem>().shape(),
+        table::<ConsulItem>().shape(),
     ])
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::super::check;
 use super::super::decode::MapReader;
-use super::super::keys::{Beside, ConfigKeys, Useless, settings, words};
+use super::super::keys::{Beside, ConfigKeys, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, shorthand, table, word, word_of};
 use super::super::outline::Map;
-use super::super::scalar::{flag, interval, path, port, text, time, time_from, whole};
+use super::super::scalar::{interval, path, port, text, time, time_from, whole};
 use super::super::shape::KeyShape;
-use super::super::value::{bytes, http_host, http_path, protocol_word, server_name, status};
+use super::super::value::{bytes, http_host, http_path, protocol_word, status};
+use super::ClientTls;
 use crate::domain::CheckKind;
 use crate::protocol::proxy_header::ProxyVersion;
 
@@ -37,7 +38,7 @@ settings! {
         port: Option<u16> => optional(port()), absent None, example "5000";
         /// TLS: the connection is encrypted, and the backend identified, before anything else is checked. With
         /// `postgres` the server is first asked for TLS in its protocol. Absent: no TLS.
-        tls: Option<CheckTls> => optional(table()), absent None;
+        tls: Option<ClientTls> => optional(table()), absent None;
         /// How long a new backend may take to pass for the first time: failures meanwhile do not count.
         grace: Duration => time(), default Duration::ZERO;
     } also {
@@ -76,40 +77,6 @@ impl Check {
             Self::Postgres(_) => CheckKind::Postgres,
             Self::Redis(_) => CheckKind::Redis,
         }
-    }
-}
-
-settings! {
-    /// TLS on the connections of a check (`health.tls`).
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct CheckTls: Default, needs ("anyOf", &["ca_file", "verify"]), useless CheckTls::useless,
-        check check::check_tls
-    {
-        /// The file with the certificates, in PEM, of the authorities that may have issued a backend's certificate.
-        /// Needed unless `verify` is false. This file and the other two are read for each check, so that new ones need
-        /// no reload.
-        ca_file: Option<PathBuf> => optional(path()), absent None, example "/etc/pointsman/ca.pem";
-        /// The name that a backend's certificate must contain, and that is sent to the backend (SNI). Absent: the
-        /// certificate must contain the backend's address, and no name is sent; for a Unix socket, `localhost`.
-        name: Option<String> => optional(server_name()), absent None, example "db.example.com";
-        /// The file with the certificate, in PEM, that the check shows a backend that asks for one, followed by those
-        /// of the authorities between it and the backend's. Absent: it shows none.
-        cert_file: Option<PathBuf> => optional(path()), absent None, example "/etc/pointsman/check.pem",
-            with "key_file";
-        /// The file with the private key, in PEM, that belongs to it.
-        key_file: Option<PathBuf> => optional(path()), absent None, example "/etc/pointsman/check.key",
-            with "cert_file";
-        /// Whether a backend's certificate is verified. If not, any server at the address passes, and receives the
-        /// password of the check.
-        verify: bool => flag(), default true;
-    }
-}
-
-impl CheckTls {
-    /// Why a key has no effect.
-    fn useless(&self, key: &str) -> Useless {
-        let why = || ("verify", "certificates are not verified".to_owned());
-        (key == "ca_file" && !self.verify).then(why)
     }
 }
 

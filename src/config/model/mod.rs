@@ -8,8 +8,10 @@ mod health;
 mod listener;
 mod pool;
 mod process;
+mod registry;
 mod replicas;
 mod routing;
+mod tls;
 
 use std::sync::Arc;
 
@@ -21,8 +23,10 @@ pub use health::*;
 pub use listener::*;
 pub use pool::*;
 pub use process::*;
+pub use registry::{Consul, Etcd, RegistryServer};
 pub use replicas::*;
 pub use routing::PoolShares;
+pub use tls::ClientTls;
 
 use super::check;
 use super::keys::settings;

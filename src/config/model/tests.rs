@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Docker, Eject, Exchange, Factor, File, Hash,
-    HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role, Slow,
-    Source, SourceKey, Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Consul, Docker, Eject, Etcd, Exchange, Factor,
+    File, Hash, HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck,
+    Role, Slow, Source, SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 use crate::domain::Ending;
 
@@ -262,6 +262,34 @@ fn panic_slow_start_and_policies_are_read() {
     assert_eq!(pool.panic, Percent(30));
     assert_eq!(pool.slow_start, seconds(10));
     assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, after: Duration::ZERO, over: seconds(60) });
+}
+
+#[test]
+fn etcd_and_consul_have_short_forms() {
+    let sources = read(
+        "discover: [
+            {etcd: /services/web/},
+            {etcd: {prefix: /b/, endpoints: 'http://etcd:2379'}, every: 1m},
+            {consul: web},
+            {consul: {service: web, endpoints: ['http://a:1', 'http://[::1]:2'], tags: [v1, v2], datacenter: d}, hold: 1m}]",
+    )
+    .discover;
+    assert_eq!(sources[0], Source::Etcd(Etcd::new("/services/web/".into())));
+    let Source::Etcd(etcd) = &sources[1] else { panic!() };
+    assert_eq!((&*etcd.prefix, etcd.every), ("/b/", seconds(60)));
+    assert_eq!(sources[2], Source::Consul(Consul::new("web".into())));
+    let Source::Consul(consul) = &sources[3] else { panic!() };
+    assert_eq!((&consul.tags[..], consul.hold), (&["v1".to_owned(), "v2".to_owned()][..], seconds(60)));
+    let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
+    assert_eq!(
+        keys,
+        [
+            "etcd /services/web/ at http://127.0.0.1:2379",
+            "etcd /b/ at http://etcd:2379",
+            "consul web at http://127.0.0.1:8500",
+            "consul web tagged v1 tagged v2 in d at http://a:1, http://[::1]:2",
+        ]
+    );
 }
 
 fn written(text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {

@@ -56,6 +56,12 @@ fn tree() -> impl Strategy<Value = Value> {
         "min",
         "autoscale",
         "adopt",
+        "etcd",
+        "prefix",
+        "endpoints",
+        "consul",
+        "service",
+        "tags",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -79,6 +85,7 @@ fn tree() -> impl Strategy<Value = Value> {
             "2xx",
             "PING\\r\\n",
             "primary",
+            "http://10.0.0.1:2379",
         ])
         .prop_map(Value::from),
     ];

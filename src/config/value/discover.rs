@@ -105,7 +105,7 @@ fn read_srv_name(node: &YamlNode) -> Result<String, String> {
     }
 }
 
-fn is_dns_name(name: &str) -> bool {
+pub(super) fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
@@ -136,6 +136,17 @@ pub(in crate::config) fn docker_label() -> Kind<String> {
             !key.is_empty() && !key.contains(char::is_whitespace)
         },
     )
+}
+
+/// What keys in etcd begin with. Not empty: the store may have any keys.
+pub(in crate::config) fn key_prefix() -> Kind<String> {
+    text_that("must be the beginning of keys, such as /services/web/", any_text, |prefix| !prefix.is_empty())
+}
+
+/// The name, a tag or the datacenter of a service in Consul.
+pub(in crate::config) fn service_name() -> Kind<String> {
+    let good = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    text_that("must be a name without spaces, such as web", || pattern(r"^\S+$"), good)
 }
 
 /// A Docker engine.

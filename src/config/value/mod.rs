@@ -3,6 +3,7 @@
 mod bind;
 mod discover;
 mod health;
+mod http_url;
 mod network_block;
 mod pool;
 mod rate;
@@ -20,9 +21,12 @@ pub use bind::bind_address;
 pub(super) use bind::{BoundAddresses, bind};
 pub use discover::backend_address;
 pub(super) use discover::{
-    backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+    backend_name, dns_server, docker_label, engine, key_prefix, name_and_port, service_name, socket_address,
+    srv_name,
 };
 pub(super) use health::{bytes, http_host, http_path, protocol_word, server_name, status};
+pub use http_url::HttpUrl;
+pub(super) use http_url::http_url;
 pub(super) use network_block::{ip_address, network_block};
 pub(super) use pool::{policy, shadow};
 pub(super) use rate::rate;

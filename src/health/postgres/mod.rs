@@ -17,10 +17,11 @@ use self::wire::Message;
 use super::connection::{CheckStream, PlainStream, open, secure};
 use super::files::password;
 use super::response::quoted;
-use super::{CheckError, CheckTarget, without};
+use super::{CheckError, CheckTarget};
 use crate::config::{PostgresCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 use crate::protocol::postgres::{ACCEPTED, NOT_OFFERED, SSL_REQUEST};
+use crate::sanitize::without_secret;
 
 /// Bytes read from a server: about a hundred times the size of a login and the query, and room for two messages of the
 /// maximum length.
@@ -29,7 +30,7 @@ const MOST: u64 = 64 * 1024;
 pub(super) async fn check(target: &CheckTarget, wanted: &PostgresCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
     let failed = |what: String| {
-        let what = without(password.as_deref(), &what);
+        let what = without_secret(password.as_deref(), &what);
         CheckError::from(CheckFailure::at(CheckStep::Postgres, target.address.clone(), what))
     };
     let mut stream = open(target).await?;

@@ -4,10 +4,10 @@
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
-use super::super::without;
 use super::wire::{self, Message};
 use crate::config::{AuthMethod, PostgresCheck, Role};
 use crate::domain::cause::bounded;
+use crate::sanitize::without_secret;
 
 /// The length of a quoted server error, in characters: the advice after it must not be cut off.
 const SHOWN: usize = 200;
@@ -236,8 +236,8 @@ fn explain(body: &[u8], password: Option<&str>) -> String {
     }
     let shown = |text: &str| {
         // The password is removed before the text is cut: neither a part of it nor the whole may remain.
-        let text = bounded(&without(password, text), wire::LONGEST);
-        bounded(&without(password, &text), SHOWN)
+        let text = bounded(&without_secret(password, text), wire::LONGEST);
+        bounded(&without_secret(password, &text), SHOWN)
     };
     format!("{}: {}{hint}", shown(&severity), shown(&message))
 }

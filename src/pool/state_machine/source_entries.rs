@@ -245,7 +245,8 @@ impl PoolState {
         match self.source(key) {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
-            Some(Source::Docker(_)) => Duration::ZERO, // the engine's list is reliable
+            // Their lists are reliable.
+            Some(Source::Docker(_) | Source::Etcd(_) | Source::Consul(_)) => Duration::ZERO,
             None if *key == SourceKey::Operator => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None => REPLACEMENT_TIMEOUT,
@@ -258,6 +259,8 @@ impl PoolState {
             Source::Dns(dns) => Some(dns.query.hold),
             Source::Srv(srv) => Some(srv.query.hold),
             Source::Docker(docker) => Some(docker.hold),
+            Source::Etcd(etcd) => Some(etcd.hold),
+            Source::Consul(consul) => Some(consul.hold),
             Source::Static(_) | Source::File(_) => None,
         }
     }

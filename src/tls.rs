@@ -1,4 +1,4 @@
-//! TLS on the connections of checks (RFC 8446, RFC 5246): encrypts them, and verifies the backend's certificate (RFC 5280).
+//! TLS on connections to servers (RFC 8446, RFC 5246): encrypts them, and verifies the server's certificate (RFC 5280).
 
 use std::fmt;
 use std::io;
@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream as Encrypted;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -18,29 +19,32 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::connection::{BoundedStream, PlainStream};
-use super::files::contents;
-use super::{CheckError, LOCALHOST};
-use crate::config::CheckTls;
-use crate::domain::{CheckFailure, CheckStep, SocketAddress};
+use crate::config::ClientTls;
+use crate::domain::SocketAddress;
+use crate::text_file::contents;
 
 /// The longest file of certificates, in bytes: four times that of all public authorities.
 const LONGEST_FILE: u64 = 1 << 20;
 
-/// Bytes read from a server besides what the check reads: the handshake, whose largest part is the server's
-/// certificates, and the framing.
-const HANDSHAKE: u64 = 128 * 1024;
+/// The name of a server at a Unix socket, unless the settings have one.
+pub const LOCALHOST: &str = "localhost";
 
-/// An encrypted connection.
-pub(super) type TlsStream = Encrypted<BoundedStream<PlainStream>>;
-
-/// The client's side of TLS, for the checks of one backend.
+/// Why a connection could not be encrypted.
 #[derive(Debug)]
-pub(super) struct TlsClient {
-    settings: CheckTls,
-    /// What the certificate of the backend must contain.
+pub enum TlsError {
+    /// A local error, such as a missing file, which is no evidence against the server.
+    Local(String),
+    /// The handshake with the server failed.
+    Handshake(String),
+}
+
+/// The client's side of TLS, for the connections to one server.
+#[derive(Debug)]
+pub struct TlsClient {
+    settings: ClientTls,
+    /// What the certificate of the server must contain.
     name: ServerName<'static>,
-    /// Built for the last check; the files seldom change.
+    /// Built for the last connection; the files seldom change.
     last: Mutex<Option<(Files, Arc<ClientConfig>)>>,
 }
 
@@ -60,8 +64,8 @@ impl fmt::Debug for Files {
 }
 
 impl TlsClient {
-    /// For the checks of a backend at `address`.
-    pub(super) fn new(settings: CheckTls, address: &SocketAddress) -> Self {
+    /// For the connections to the server at `address`.
+    pub fn new(settings: ClientTls, address: &SocketAddress) -> Self {
         let name = settings.name.clone().or_else(|| address.tcp().is_none().then(|| LOCALHOST.to_owned()));
         let name = name.and_then(|name| ServerName::try_from(name).ok());
         let ip = address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
@@ -69,27 +73,23 @@ impl TlsClient {
         Self { settings, name, last: Mutex::default() }
     }
 
-    /// Encrypts the connection with the backend at `address`, of which the check will read at most `most` bytes.
-    pub(super) async fn handshake(
-        &self,
-        stream: PlainStream,
-        address: &SocketAddress,
-        most: u64,
-    ) -> Result<TlsStream, CheckError> {
-        let config = self.config().await?;
-        let stream = BoundedStream::new(stream, HANDSHAKE + 2 * most);
+    /// Encrypts a connection to the server.
+    pub async fn handshake<S>(&self, stream: S) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config().await.map_err(TlsError::Local)?;
         let connected = TlsConnector::from(config).connect(self.name.clone(), stream).await;
-        connected
-            .map_err(|error| CheckFailure::at(CheckStep::Tls, address.clone(), self.explain(&error)).into())
+        connected.map_err(|error| TlsError::Handshake(self.explain(&error)))
     }
 
     /// The configuration, from the files as they are now.
-    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {
+    pub async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let read = async |what, file: &Option<PathBuf>| match file {
             Some(file) => contents(what, file, LONGEST_FILE).await.map(Some),
             None => Ok(None),
         };
-        let CheckTls { ca_file, cert_file, key_file, .. } = &self.settings;
+        let ClientTls { ca_file, cert_file, key_file, .. } = &self.settings;
         let files = Files {
             authorities: read("ca_file", ca_file).await?,
             certificate: read("cert_file", cert_file).await?,
@@ -101,7 +101,7 @@ impl TlsClient {
         {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(config(&self.settings, &files).map_err(|what| CheckError::Local(what.into()))?);
+        let config = Arc::new(config(&self.settings, &files)?);
         *last = Some((files, Arc::clone(&config)));
         Ok(config)
     }
@@ -131,7 +131,7 @@ fn shown(file: Option<&Path>) -> String {
 }
 
 /// The configuration of a client; the error names the file that is wrong.
-fn config(settings: &CheckTls, files: &Files) -> Result<ClientConfig, String> {
+fn config(settings: &ClientTls, files: &Files) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if settings.verify {
         let file = format!("ca_file {}", shown(settings.ca_file.as_deref()));
@@ -164,7 +164,7 @@ fn config(settings: &CheckTls, files: &Files) -> Result<ClientConfig, String> {
         }
         _ => builder.with_no_client_auth(),
     };
-    // Each check sees the certificate.
+    // Each connection verifies the certificate.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn without_authorities_no_certificate_is_accepted() {
-        let settings = |verify| CheckTls { ca_file: Some("ca.pem".into()), verify, ..CheckTls::default() };
+        let settings = |verify| ClientTls { ca_file: Some("ca.pem".into()), verify, ..ClientTls::default() };
         let error = config(&settings(true), &Files::default()).unwrap_err();
         assert_eq!(error, "the ca_file ca.pem has no certificate in PEM");
         assert!(config(&settings(false), &Files::default()).is_ok());
