@@ -2,9 +2,11 @@ use super::*;
 use crate::config::{self, Listener as ListenerConfig, Source, StaticBackend};
 use crate::domain::{Ending, Plane};
 use crate::health::Pace;
-use crate::pool::Handle;
+use crate::kernel_plane::forwarded::accepts;
+use crate::kernel_plane::marks::{BACKEND_CLOSED, CLIENT_CLOSED};
 use crate::pool::backend::CloseDirective;
-use crate::proxy::listener::Settings;
+use crate::pool::{Backend, Handle, Pool};
+use crate::proxy::listener::{Listener, Settings};
 use crate::telemetry::journal::Journal;
 use std::num::NonZeroUsize;
 

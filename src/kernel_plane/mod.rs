@@ -8,6 +8,9 @@
 
 mod connections;
 pub mod conntrack;
+mod forwarded;
+pub mod listener_rules;
+mod marks;
 pub mod nft;
 mod ownership;
 pub mod rules;

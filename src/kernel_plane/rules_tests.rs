@@ -1,6 +1,11 @@
 use super::*;
+use crate::balance::SlotChoice;
+use crate::config::HashKey;
+use crate::kernel_plane::listener_rules::identifier;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 fn addresses(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|address| address.parse().unwrap()).collect()

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use super::connections::{self, Ends, Target};
 use super::conntrack::ConntrackEntry;
+use super::forwarded::{self, Ends, Target};
+use super::listener_rules::{self, ListenerRules};
 use super::nft::{Error, MOST_SLOTS};
-use super::rules::{self, ListenerRules};
 use crate::balance::SlotChoice;
 use crate::config::{Algorithm, HashKey};
 use crate::domain::SocketAddress;
@@ -40,8 +40,7 @@ impl Drop for Served {
 /// Where the kernel has sent a connection.
 pub(super) fn target(served: &[Served], entry: &ConntrackEntry) -> Option<Target> {
     let Ends { listener: to, backend, .. } = Ends::of(entry);
-    let served =
-        served.iter().find(|served| served.addresses.iter().any(|at| connections::accepts(at, to)))?;
+    let served = served.iter().find(|served| served.addresses.iter().any(|at| forwarded::accepts(at, to)))?;
     Some(Target {
         listener: Arc::clone(&served.listener),
         pool: Arc::clone(&served.pool),
@@ -100,7 +99,7 @@ impl Served {
             }
         }
         Ok(ListenerRules {
-            name: rules::identifier(&self.listener.name),
+            name: listener_rules::identifier(&self.listener.name),
             addresses: self.addresses.iter().filter_map(SocketAddress::tcp).collect(),
             masquerade: settings.masquerade,
             choice,
