@@ -3,7 +3,7 @@ rule of the change is in the kernel, under a load of a connection for each reque
 
     benchmarks/kernel_plane --changes
 
-One backend machine has all backends' addresses. `maglev` has 65,537 slots, and a hundred for each backend above that."""
+One backend machine has all backends' addresses. `maglev` has 65,537 slots, and 262,147 with more than 655 backends."""
 import argparse
 import json
 import socket
