@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::etcd::{config, names, urls};
 use crate::support::backend::{Backend, read_request};
 use crate::support::{ClosedPort, Lb, eventually, http_get};
 
@@ -118,19 +119,7 @@ fn passing(id: &str, backend: &Backend) -> Value {
 }
 
 fn source(endpoints: &[SocketAddr], more: &str) -> String {
-    let urls: Vec<_> = endpoints.iter().map(|address| format!("'http://{address}'")).collect();
-    format!("{{consul: {{service: web, endpoints: [{}]{more}}}}}", urls.join(", "))
-}
-
-fn config(source: &str) -> String {
-    format!(
-        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\n\
-         pools: {{p: {{balance: weighted, discover: [{source}]}}}}\n"
-    )
-}
-
-fn names(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
+    format!("{{consul: {{service: web, endpoints: [{}]{more}}}}}", urls(endpoints))
 }
 
 #[test]

@@ -90,18 +90,23 @@ fn post(address: SocketAddr, token: &str, path: &str, body: &Value) -> Result<Va
 
 /// A source that relies on its watch: it reads the keys again only in an hour.
 fn discover(endpoints: &[SocketAddr]) -> String {
-    let urls: Vec<_> = endpoints.iter().map(|address| format!("'http://{address}'")).collect();
-    format!("{{etcd: {{prefix: /web/, endpoints: [{}]}}, every: 1h}}", urls.join(", "))
+    format!("{{etcd: {{prefix: /web/, endpoints: [{}]}}, every: 1h}}", urls(endpoints))
 }
 
-fn config(source: &str) -> String {
+/// The endpoints in the configuration, without brackets.
+pub(crate) fn urls(endpoints: &[SocketAddr]) -> String {
+    endpoints.iter().map(|address| format!("'http://{address}'")).collect::<Vec<_>>().join(", ")
+}
+
+/// A pool with this source.
+pub(crate) fn config(source: &str) -> String {
     format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\n\
          pools: {{p: {{balance: weighted, discover: [{source}]}}}}\n"
     )
 }
 
-fn names(names: &[&str]) -> Vec<String> {
+pub(crate) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
