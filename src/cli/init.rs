@@ -56,17 +56,39 @@ fn exit_code(status: WaitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The process in charge: the descendant with that name that started last. It is a child of the one before, until that
-/// one has drained.
+/// Whether arguments, as proc(5) shows them, are those of `pointsman run`.
+fn runs(arguments: &[u8]) -> bool {
+    arguments.split(|byte| *byte == 0).nth(1) == Some(b"run")
+}
+
+/// The process in charge: the one with that name that started last. It is a child of the one before, until that one has
+/// drained; with `run --take-over` it is no descendant of this process. The container's health check and the commands that
+/// an operator runs in it have the same name, but other arguments.
 fn in_charge() -> Option<Pid> {
     let processes = std::fs::read_dir("/proc").ok()?;
     let named = processes.flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let arguments = std::fs::read(entry.path().join("cmdline")).ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // The name in parentheses may contain anything (proc(5)); the 22nd field is the time of the start.
         let (name, fields) = stat.split_once('(')?.1.rsplit_once(')')?;
         let started: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
-        (name == ProcessRole::InCharge.name() && pid != 1).then_some((started, pid))
+        let in_charge = name == ProcessRole::InCharge.name() && runs(&arguments) && pid != 1;
+        in_charge.then_some((started, pid))
     });
     Pid::from_raw(named.max()?.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn a_health_check_is_not_in_charge() {
+        assert!(runs(b"/pointsman\0run\0-c\0/etc/pointsman/pointsman.yaml\0"));
+        assert!(runs(b"/pointsman\0run\0"));
+        assert!(!runs(b"/pointsman\0health\0-c\0run\0"));
+        assert!(!runs(b"/pointsman\0"));
+        assert!(!runs(b""));
+    }
 }

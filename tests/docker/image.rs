@@ -73,6 +73,11 @@ fn a_hand_over_in_a_container_costs_no_connection_and_the_container_stays() {
     let mut readers = Vec::new();
     for n in 1..=3 {
         readers.push(StreamReader::start(web));
+        if n > 1 {
+            // Another process of the program, later than the one in charge: signals are not for it.
+            docker(&["exec", "--detach", &lb.0, "/pointsman", "logs", "--follow"]);
+            eventually("the log is followed", || docker(&["top", &lb.0]).contains("logs").then_some(()));
+        }
         docker(&["kill", "--signal", "USR2", &lb.0]);
         eventually(&format!("hand-over {n}"), || {
             let log = logs(&lb.0);
