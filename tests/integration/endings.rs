@@ -157,9 +157,9 @@ fn a_reader_that_stops_stops_its_sender_and_costs_no_memory() {
     server.read_exact(&mut vec![0; 1 << 20]).unwrap();
     let before = lb.resident_kib();
     let sent = fill(&mut client, &server);
-    // What the control plane allocates meanwhile, for the first time, takes a megabyte.
+    // What the control plane allocates meanwhile, for the first time, takes up to two megabytes.
     let grown = lb.resident_kib().saturating_sub(before) << 10;
-    assert!(grown < sent as u64 / 8, "{grown} bytes more after {sent} bytes that were not read");
+    assert!(grown < 4 << 20, "{grown} bytes more after {sent} bytes that were not read");
     assert!(sent < 64 << 20, "the sender was never stopped: {sent} bytes");
     // Nothing is lost when the reader continues.
     client.shutdown(Shutdown::Write).unwrap();
