@@ -71,8 +71,13 @@ impl ConsulSource {
 
     async fn request(&self, api: &HttpApi, index: Option<u64>) -> Result<ApiRequest, HttpApiError> {
         let path = path(&self.settings, index);
-        let mut request =
-            ApiRequest { method: Method::GET, path, secret: None, secret_header: Some(TOKEN), body: None };
+        let mut request = ApiRequest {
+            method: Method::GET,
+            path,
+            secret: None,
+            secret_header: Some((TOKEN, "")),
+            body: None,
+        };
         let token = read_secret(&self.settings).await;
         request.secret = token.map_err(|error| api.error(HttpApiErrorKind::Failed, &request, &error))?;
         Ok(request)

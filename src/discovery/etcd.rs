@@ -12,20 +12,16 @@ use std::convert::Infallible;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http_body_util::BodyExt;
 use hyper::{Method, StatusCode, header};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Found;
-use super::etcd_json::{
-    JsonLines, KeyRecord, WatchMessage, WatchedEvent, login_reply, range_reply, watch_message,
-};
+use super::etcd_json::{KeyRecord, WatchMessage, WatchedEvent, login_reply, range_reply, watch_message};
 use super::file::explain as explain_entry;
-use super::http_api::{
-    ANSWER, ApiRequest, ApiResponse, HttpApi, HttpApiError, HttpApiErrorKind, explain, read_secret,
-};
+use super::http_api::{ANSWER, ApiRequest, HttpApi, HttpApiError, HttpApiErrorKind, read_secret};
+use super::json_lines::JsonWatch;
 use super::registry::{Answers, Entries, RegistrySource};
 use crate::config::{self, Etcd, StaticBackend};
 
@@ -77,7 +73,7 @@ impl EtcdSource {
             };
             loop {
                 tokio::select! {
-                    message = watch.next(api) => match message? {
+                    message = next_message(watch, api) => match message? {
                         WatchMessage::Events(events) => {
                             let new = events.into_iter().filter(|event| event.revision() > revision);
                             if self.keys.apply(new) {
@@ -116,13 +112,13 @@ impl EtcdSource {
     }
 
     /// Watches all keys from a revision on.
-    async fn watch(&mut self, api: &HttpApi, from: i64) -> Result<EtcdWatch, HttpApiError> {
+    async fn watch(&mut self, api: &HttpApi, from: i64) -> Result<JsonWatch, HttpApiError> {
         let (key, range_end) = self.keys.range();
         let create = json!({"key": key, "range_end": range_end, "start_revision": from.to_string()});
         let body = json!({"create_request": create}).to_string();
         let request = self.request(api, "/v3/watch", body).await?;
         let response = api.start(&request, ANSWER).await?;
-        Ok(EtcdWatch { request, response, lines: JsonLines::default() })
+        Ok(JsonWatch::new(request, response))
     }
 
     /// A request with the token, after a login if one is needed.
@@ -136,7 +132,7 @@ impl EtcdSource {
             method: Method::POST,
             path: path.to_owned(),
             secret: self.token.clone(),
-            secret_header: Some(header::AUTHORIZATION),
+            secret_header: Some((header::AUTHORIZATION, "")),
             body: Some(body),
         })
     }
@@ -163,31 +159,13 @@ fn not_etcd(error: &str) -> String {
     format!("the reply is not that of etcd 3.4 or later ({error}); check the endpoint")
 }
 
-/// An open watch.
-struct EtcdWatch {
-    request: ApiRequest,
-    response: ApiResponse,
-    lines: JsonLines,
-}
-
-impl EtcdWatch {
-    /// The next message. Cancel safe.
-    async fn next(&mut self, api: &HttpApi) -> Result<WatchMessage, HttpApiError> {
-        let failed = |what: &str| api.error(HttpApiErrorKind::Failed, &self.request, what);
-        loop {
-            if let Some(line) = self.lines.next() {
-                return watch_message(&line).map_err(|error| failed(&not_etcd(&error)));
-            }
-            match self.response.body.frame().await {
-                Some(Ok(frame)) => {
-                    let data = frame.data_ref().map(|data| &data[..]).unwrap_or_default();
-                    self.lines.push(data).map_err(|error| failed(&error))?;
-                }
-                Some(Err(error)) => return Err(failed(&format!("the watch ended: {}", explain(&error)))),
-                None => return Err(failed("etcd ended the watch")),
-            }
-        }
-    }
+/// The next message of a watch. Cancel safe.
+async fn next_message(watch: &mut JsonWatch, api: &HttpApi) -> Result<WatchMessage, HttpApiError> {
+    let message = match watch.next(api).await? {
+        Some(line) => watch_message(&line).map_err(|error| not_etcd(&error)),
+        None => Err("etcd ended the watch".to_owned()),
+    };
+    message.map_err(|error| api.error(HttpApiErrorKind::Failed, &watch.request, &error))
 }
 
 /// The keys under the prefix, as last read.

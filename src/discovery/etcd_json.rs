@@ -7,9 +7,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
-/// The longest message of a watch, in bytes: more than ten times the longest transaction of etcd (1.5 MiB), in base64.
-const LONGEST_MESSAGE: usize = 32 << 20;
-
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct KeyRecord {
@@ -152,40 +149,6 @@ pub(super) fn watch_message(json: &[u8]) -> Result<WatchMessage, String> {
     })
 }
 
-/// Splits a stream into its lines, each of which has a message.
-#[derive(Debug, Default)]
-pub(super) struct JsonLines {
-    /// What was not returned yet.
-    buffer: Vec<u8>,
-    /// How much of it is known to have no line end.
-    searched: usize,
-}
-
-impl JsonLines {
-    /// Adds bytes of the stream; an error if a message is too long.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() > LONGEST_MESSAGE {
-            return Err(format!("a message has more than {LONGEST_MESSAGE} bytes"));
-        }
-        Ok(())
-    }
-
-    /// The next line that is not empty, if it is complete.
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
-        while let Some(length) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let mut line: Vec<u8> = self.buffer.drain(..=self.searched + length).collect();
-            self.searched = 0;
-            line.pop();
-            if !line.trim_ascii().is_empty() {
-                return Some(line);
-            }
-        }
-        self.searched = self.buffer.len();
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,34 +204,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_endless_message_is_an_error() {
-        let mut lines = JsonLines::default();
-        let part = vec![b'x'; LONGEST_MESSAGE];
-        assert_eq!((lines.push(&part), lines.next()), (Ok(()), None));
-        assert!(lines.push(b"x").is_err());
-    }
-
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in r#"[{}\[\]":,a-z0-9=]{0,60}"#) {
             for bytes in [&bytes[..], text.as_bytes()] {
                 let _ = (range_reply(bytes), watch_message(bytes), login_reply(bytes));
             }
-        }
-
-        #[test]
-        fn lines_do_not_depend_on_how_the_stream_is_cut(parts in prop::collection::vec("[ab \n]{0,5}", 0..20)) {
-            let all = parts.concat();
-            let mut lines = JsonLines::default();
-            let mut seen = Vec::new();
-            for part in &parts {
-                lines.push(part.as_bytes()).unwrap();
-                seen.extend(std::iter::from_fn(|| lines.next()).map(|line| String::from_utf8(line).unwrap()));
-            }
-            let complete = all.rsplit_once('\n').map_or("", |(complete, _)| complete);
-            let expected: Vec<_> = complete.split('\n').filter(|line| !line.trim().is_empty()).collect();
-            prop_assert_eq!(seen, expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Requests to a server with an HTTP API, such as etcd or Consul: each over a connection of its own, with a time limit.
+//! Requests to a server with an HTTP API, such as etcd, Consul or Kubernetes: each over a connection of its own, with a time limit.
 
 use std::error::Error as _;
 use std::io;
@@ -52,8 +52,8 @@ pub(super) struct ApiRequest {
     pub(super) path: String,
     /// A password or token, which is in no message.
     pub(super) secret: Option<String>,
-    /// The header that carries the secret; `None`: the body does.
-    pub(super) secret_header: Option<HeaderName>,
+    /// The header that carries the secret, and what is before it in there; `None`: the body does.
+    pub(super) secret_header: Option<(HeaderName, &'static str)>,
     /// A body in JSON.
     pub(super) body: Option<String>,
 }
@@ -200,9 +200,9 @@ impl ApiRequest {
             .header(header::HOST, url.authority())
             .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
             .header(header::CONNECTION, "close");
-        if let (Some(name), Some(secret)) = (&self.secret_header, &self.secret) {
+        if let (Some((name, before)), Some(secret)) = (&self.secret_header, &self.secret) {
             // The library's own error would not show the value, but would not name the cause either.
-            let mut value = HeaderValue::from_str(secret)
+            let mut value = HeaderValue::from_str(&format!("{before}{secret}"))
                 .map_err(|_| "the token has characters that a header cannot carry".to_owned())?;
             value.set_sensitive(true);
             message = message.header(name, value);
@@ -262,7 +262,7 @@ async fn connect_tcp(url: &HttpUrl) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The text of a server's error: the message in JSON that etcd sends, or the text that Consul sends.
+/// The text of a server's error: the message in JSON that etcd and Kubernetes send, or the text that Consul sends.
 fn message_of(body: &[u8]) -> String {
     let json = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
     match json["message"].as_str().or(json["error"].as_str()) {

@@ -15,6 +15,7 @@ mod etcd;
 mod etcd_json;
 mod file;
 mod http_api;
+mod json_lines;
 mod once;
 mod registry;
 mod resolve;
