@@ -272,6 +272,7 @@ fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure>
             Source::Docker(docker) => format!("by the label {}", docker.label),
             Source::Etcd(etcd) => format!("by the keys under {}", etcd.prefix),
             Source::Consul(consul) => format!("by the service {}", consul.service),
+            Source::Kubernetes(kubernetes) => format!("by the Service {}", kubernetes.service),
         };
         return Err(Failure::Invalid(format!(
             "the pool discovers its backends {origin}, which a simulation cannot: list them, such as --backends 'a,b*2'"

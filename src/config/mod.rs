@@ -36,7 +36,7 @@ pub use changes::{ChangedKey, ConfigPart, PartChange, changes};
 pub use model::*;
 use problem::FilePosition;
 pub use problem::{ConfigErrors, Problem};
-pub use value::{HttpUrl, backend_address, bind_address};
+pub use value::{HttpUrl, ServicePort, backend_address, bind_address};
 
 use decode::{Decoder, FoundValue};
 use kind::table;

@@ -16,6 +16,8 @@ mod etcd_json;
 mod file;
 mod http_api;
 mod json_lines;
+mod kubernetes;
+mod kubernetes_json;
 mod once;
 mod registry;
 mod resolve;
@@ -208,6 +210,7 @@ fn nothing_in(source: &SourceKey) -> &'static str {
         SourceKey::Docker { .. } => "no running container that can be a backend has the label",
         SourceKey::Etcd { .. } => "no key under the prefix is a valid backend",
         SourceKey::Consul { .. } => "no instance of the service can be a backend",
+        SourceKey::Kubernetes { .. } => "no endpoint of the Service can be a backend",
     }
 }
 
@@ -233,6 +236,11 @@ pub async fn file_problems(source: &Source) -> Vec<String> {
     match source {
         Source::Etcd(etcd) => http_api::file_problems(etcd).await,
         Source::Consul(consul) => http_api::file_problems(consul).await,
+        Source::Kubernetes(settings) => {
+            let mut problems = http_api::file_problems(settings).await;
+            problems.extend(kubernetes::namespace(settings).await.err());
+            problems
+        }
         // The file of a file source is read as a whole (`src/cli/preflight.rs`).
         Source::Static(_) | Source::Dns(_) | Source::Srv(_) | Source::File(_) | Source::Docker(_) => {
             Vec::new()
@@ -258,7 +266,7 @@ pub fn files(source: &Source) -> u64 {
         Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
         Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
         Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,
-        Source::Etcd(_) | Source::Consul(_) => REGISTRY,
+        Source::Etcd(_) | Source::Consul(_) | Source::Kubernetes(_) => REGISTRY,
     }
 }
 
@@ -291,6 +299,17 @@ pub fn start(source: &Source, sink: Sink) -> RunningSource {
         Source::Consul(settings) => {
             let (api, consul) = (HttpApi::new(settings), consul::ConsulSource::new(settings.clone()));
             Some(spawn(registry::watch(consul, SourceKey::from(source), api, Arc::clone(&query_now), sink)))
+        }
+        Source::Kubernetes(settings) => {
+            let (api, kubernetes) =
+                (HttpApi::new(settings), kubernetes::KubernetesSource::new(settings.clone()));
+            Some(spawn(registry::watch(
+                kubernetes,
+                SourceKey::from(source),
+                api,
+                Arc::clone(&query_now),
+                sink,
+            )))
         }
     };
     RunningSource { query_now, _task: task.map(AbortOnDropHandle::new) }

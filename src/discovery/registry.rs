@@ -1,4 +1,4 @@
-//! What the sources etcd and Consul have in common: the loop that follows their server, and how they report entries that
+//! What the sources etcd, Consul and Kubernetes have in common: the loop that follows their server, and how they report entries that
 //! are no backends.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -127,7 +127,7 @@ fn the_kustomizations_name_every_file_and_no_other() {
         assert!(folders.iter().all(|other| folder.join(other).join("kustomization.yaml").is_file()));
     }
     let names = |(folder, _): (PathBuf, _)| folder.file_name().unwrap().to_str().unwrap().to_owned();
-    let expected = BTreeSet::from(["base", "daemonset", "deployment"].map(str::to_owned));
+    let expected = BTreeSet::from(["api-access", "base", "daemonset", "deployment"].map(str::to_owned));
     assert_eq!(folders().into_iter().map(names).collect::<BTreeSet<_>>(), expected);
 }
 
@@ -259,6 +259,35 @@ fn both_variants_run_the_same_pod() {
         pod.as_object_mut().unwrap().remove("topologySpreadConstraints");
     }
     assert_eq!(pods[0], pods[1]);
+}
+
+/// `conf/kubernetes/api-access`, for a source `kubernetes`.
+#[test]
+fn the_addition_grants_what_the_source_needs_and_fits_both_variants() {
+    let resources = resources();
+    let of_kind = |kind: &str| resources.iter().find(|one| one["kind"] == kind).unwrap();
+    let [account, role, binding] = ["ServiceAccount", "Role", "RoleBinding"].map(of_kind);
+    let rule = json!({"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]});
+    assert_eq!(role["rules"], json!([rule]));
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    let addition = kustomization(&folder().join("api-access"));
+    let [patch] = elements(&addition["patches"]) else { panic!("{addition}") };
+    let target = text(&patch["target"]["kind"]);
+    assert_eq!(
+        target.split('|').map(str::to_lowercase).collect::<BTreeSet<_>>(),
+        VARIANTS.map(str::to_owned).into()
+    );
+    let operations = documents(text(&patch["patch"])).remove(0);
+    for mut pod in pods() {
+        for operation in array(&operations) {
+            let key = text(&operation["path"]).strip_prefix("/spec/template/spec/").unwrap();
+            assert_eq!(operation["op"] == "replace", !pod[key].is_null(), "{operation}");
+            pod[key] = operation["value"].clone();
+        }
+        assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+        assert_eq!(pod["automountServiceAccountToken"], true);
+    }
 }
 
 /// What the Pod Security Standard "restricted" requires, and limits of what a pod uses.

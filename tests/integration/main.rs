@@ -33,6 +33,7 @@ mod discovery;
 mod doctor;
 mod drain;
 mod endings;
+mod endpoint_slices;
 mod engine;
 mod etcd;
 mod events;

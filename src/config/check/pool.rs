@@ -60,7 +60,7 @@ fn queue(pool: &Pool, map: &MapReader<'_>) {
     };
     let may_limit = |source: &Source| match source {
         Source::Static(backends) => backends.iter().any(|backend| backend.connections.is_some()),
-        Source::Dns(_) | Source::Srv(_) | Source::Consul(_) => false,
+        Source::Dns(_) | Source::Srv(_) | Source::Consul(_) | Source::Kubernetes(_) => false,
         Source::File(_) | Source::Docker(_) | Source::Etcd(_) => true,
     };
     if pool.limits.queue > 0

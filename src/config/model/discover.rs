@@ -15,14 +15,15 @@ use super::super::outline::{Map, Outline};
 use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
 use super::super::shape::ValueShape;
 use super::super::value::{
-    HttpUrl, backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+    HttpUrl, ServicePort, backend_name, dns_server, docker_label, engine, name_and_port, socket_address,
+    srv_name,
 };
-use super::registry::{ConsulItem, EtcdItem};
-use super::{Adopt, Consul, Etcd};
+use super::registry::{ConsulItem, EtcdItem, KubernetesItem};
+use super::{Adopt, Consul, Etcd, Kubernetes};
 use crate::domain::SocketAddress;
 
 /// The keys of the kinds of sources.
-const SOURCES: [&str; 7] = ["static", "dns", "srv", "file", "docker", "etcd", "consul"];
+const SOURCES: [&str; 8] = ["static", "dns", "srv", "file", "docker", "etcd", "consul", "kubernetes"];
 /// Keys that some of these kinds allow in addition.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
@@ -43,6 +44,8 @@ pub enum Source {
     Etcd(Etcd),
     /// The instances of a service in Consul.
     Consul(Consul),
+    /// The Pods of a Service of Kubernetes.
+    Kubernetes(Kubernetes),
 }
 
 /// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
@@ -87,6 +90,17 @@ pub enum SourceKey {
         /// The agents.
         endpoints: Vec<HttpUrl>,
     },
+    /// The Pods of a Service of Kubernetes, and the settings that determine which these are.
+    Kubernetes {
+        /// The Service.
+        service: String,
+        /// Its namespace.
+        namespace: Option<String>,
+        /// The port.
+        port: Option<ServicePort>,
+        /// The API servers.
+        endpoints: Vec<HttpUrl>,
+    },
     /// Backends that operators have added at run time; not in the configuration.
     Operator,
 }
@@ -113,6 +127,12 @@ impl From<&Source> for SourceKey {
                 datacenter: consul.datacenter.clone(),
                 endpoints: consul.endpoints.clone(),
             },
+            Source::Kubernetes(kubernetes) => Self::Kubernetes {
+                service: kubernetes.service.clone(),
+                namespace: kubernetes.namespace.clone(),
+                port: kubernetes.port.clone(),
+                endpoints: kubernetes.endpoints.clone(),
+            },
         }
     }
 }
@@ -128,6 +148,7 @@ impl SourceKey {
             Self::Docker { label, .. } => format!("docker:{label}"),
             Self::Etcd { prefix, .. } => format!("etcd:{prefix}"),
             Self::Consul { service, .. } => format!("consul:{service}"),
+            Self::Kubernetes { service, .. } => format!("kubernetes:{service}"),
             Self::Operator => "operator".to_owned(),
         }
     }
@@ -154,6 +175,12 @@ impl fmt::Display for SourceKey {
                 write!(f, "consul {service}")?;
                 tags.iter().try_for_each(|tag| write!(f, " tagged {tag}"))?;
                 datacenter.iter().try_for_each(|datacenter| write!(f, " in {datacenter}"))?;
+                write_endpoints(f, endpoints)
+            }
+            Self::Kubernetes { service, namespace, port, endpoints } => {
+                write!(f, "kubernetes {service}")?;
+                port.iter().try_for_each(|port| write!(f, " port {port}"))?;
+                namespace.iter().try_for_each(|namespace| write!(f, " in {namespace}"))?;
                 write_endpoints(f, endpoints)
             }
             Self::Operator => f.write_str("what operators added"),
@@ -193,7 +220,8 @@ fn read(found: &FoundValue<'_>) -> Option<Source> {
             .table(&SOURCES)
             .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
         Some("etcd") => found.table(&SOURCES).map(|item: EtcdItem| Source::Etcd(item.into())),
-        Some(_) => found.table(&SOURCES).map(|item: ConsulItem| Source::Consul(item.into())),
+        Some("consul") => found.table(&SOURCES).map(|item: ConsulItem| Source::Consul(item.into())),
+        Some(_) => found.table(&SOURCES).map(|item: KubernetesItem| Source::Kubernetes(item.into())),
         None => {
             map.report_unknown(&[]);
             None
@@ -213,6 +241,7 @@ fn write(source: &Source) -> Outline {
         Source::Docker(docker) => DockerSource { hold: docker.hold, docker: docker.clone() }.write(&mut map),
         Source::Etcd(etcd) => EtcdItem::from(etcd.clone()).write(&mut map),
         Source::Consul(consul) => ConsulItem::from(consul.clone()).write(&mut map),
+        Source::Kubernetes(kubernetes) => KubernetesItem::from(kubernetes.clone()).write(&mut map),
     }
     map.into()
 }
@@ -226,6 +255,7 @@ fn shape() -> ValueShape {
         table::<DockerSource>().shape(),
         table::<EtcdItem>().shape(),
         table::<ConsulItem>().shape(),
+        table::<KubernetesItem>().shape(),
     ])
 }
 

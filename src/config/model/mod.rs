@@ -23,7 +23,7 @@ pub use health::*;
 pub use listener::*;
 pub use pool::*;
 pub use process::*;
-pub use registry::{Consul, Etcd, RegistryServer};
+pub use registry::{Consul, Etcd, Kubernetes, RegistryServer};
 pub use replicas::*;
 pub use routing::PoolShares;
 pub use tls::ClientTls;

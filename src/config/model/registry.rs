@@ -1,13 +1,16 @@
-//! Sources that a server has which programs register at: etcd and Consul.
+//! Sources that a server has which programs register at: etcd, Consul and Kubernetes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::check;
+use super::super::decode::MapReader;
 use super::super::keys::settings;
 use super::super::kind::{list, one_or_list, optional, shorthand, table};
 use super::super::scalar::{flag, path, text, time, time_from, time_within};
-use super::super::value::{HttpUrl, http_url, key_prefix, service_name};
+use super::super::value::{
+    HttpUrl, ServicePort, http_url, key_prefix, object_name, service_name, service_port,
+};
 use super::ClientTls;
 
 /// How long the last good state of such a server stays in use, by default: time enough to restart it.
@@ -151,6 +154,108 @@ impl From<Consul> for ConsulItem {
 }
 
 impl RegistryServer for Consul {
+    const SECRET: &'static str = "token file";
+
+    fn secret_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
+    fn endpoints(&self) -> &[HttpUrl] {
+        &self.endpoints
+    }
+
+    fn tls(&self) -> Option<&ClientTls> {
+        self.tls.as_ref()
+    }
+}
+
+/// The folder with what a Pod needs to reach the API server (Kubernetes' documentation, "Accessing the Kubernetes API from
+/// a Pod").
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+settings! {
+    /// An item of `discover` with a Service of Kubernetes.
+    pub(super) struct KubernetesItem {
+        /// The Pods of a Service of Kubernetes, by its EndpointSlices: the name of the Service, or more than that.
+        kubernetes: Kubernetes => shorthand(object_name(), Kubernetes::new), required "web";
+        /// How long the last good state stays in use while the API server cannot be queried; after that, backends leave
+        /// whose checks fail too.
+        hold: Duration => time(), default HOLD;
+    }
+}
+
+settings! {
+    /// The Pods of a Service of Kubernetes (`kubernetes`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Kubernetes: new, check Kubernetes::check {
+        /// The name of the Service.
+        service: String => object_name(), required "web";
+        /// The namespace of the Service. Absent: that of Pointsman's own Pod.
+        namespace: Option<String> => optional(object_name()), absent None, example "default";
+        /// The port: its name in the Service, or the number of the Pods' port. Absent: the only port of the Service.
+        port: Option<ServicePort> => optional(service_port()), absent None, example "http";
+        /// The URLs of API servers, one or a list. The next one is tried when one fails. A Pod on the network of its node
+        /// (`hostNetwork`) needs `dnsPolicy: ClusterFirstWithHostNet` to find the default one.
+        endpoints: Vec<HttpUrl> => one_or_list(http_url(), NO_ENDPOINT), default vec![HttpUrl::kubernetes()];
+        /// The file with the token, which is read for each request. Absent: with https that of the Pod's service account,
+        /// unless `tls` has a `cert_file`.
+        token_file: Option<PathBuf> => optional(path()), absent Some(of_service_account("token")),
+            example "/var/run/secrets/kubernetes.io/serviceaccount/token";
+        /// How long a watch lasts before it is made again. A connection that was cut off without an error is noticed five
+        /// seconds later.
+        wait: Duration => time_within(Duration::from_secs(1)..=Duration::from_secs(600)),
+            default Duration::from_secs(30);
+        /// Whether a backend is up only while Kubernetes reports its Pod as ready.
+        healthcheck: bool => flag(), default true;
+        /// TLS on the connections. Absent: with https the authorities of the Pod's service account.
+        tls: Option<ClientTls> => optional(table()),
+            absent Some(ClientTls { ca_file: Some(of_service_account("ca.crt")), ..ClientTls::default() }),
+            only "with an endpoint that begins with https";
+    }
+    also {
+        /// How long the last good state stays in use while the API server cannot be queried.
+        hold: Duration = HOLD;
+    }
+}
+
+impl Kubernetes {
+    /// The file with the namespace of Pointsman's own Pod.
+    pub fn namespace_file() -> PathBuf {
+        of_service_account("namespace")
+    }
+
+    /// Checks the settings, and leaves out what a Pod has at fixed places where it has no use.
+    fn check(&mut self, map: &MapReader<'_>) {
+        let encrypted = self.endpoints.iter().any(|url| url.tls);
+        if !encrypted && !map.has("tls") {
+            self.tls = None;
+        }
+        let certificate = self.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some());
+        if (!encrypted || certificate) && !map.has("token_file") {
+            self.token_file = None;
+        }
+        check::registry(self, map);
+    }
+}
+
+/// A file of the service account.
+fn of_service_account(file: &str) -> PathBuf {
+    Path::new(SERVICE_ACCOUNT).join(file)
+}
+
+impl From<KubernetesItem> for Kubernetes {
+    fn from(KubernetesItem { kubernetes, hold }: KubernetesItem) -> Self {
+        Self { hold, ..kubernetes }
+    }
+}
+
+impl From<Kubernetes> for KubernetesItem {
+    fn from(kubernetes: Kubernetes) -> Self {
+        Self { hold: kubernetes.hold, kubernetes }
+    }
+}
+
+impl RegistryServer for Kubernetes {
     const SECRET: &'static str = "token file";
 
     fn secret_file(&self) -> Option<&Path> {

@@ -1,14 +1,15 @@
 //! The keys of a pool, read into their types.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::super::{
     Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Consul, Docker, Eject, Etcd, Exchange, Factor,
-    File, Hash, HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck,
-    Role, Slow, Source, SourceKey, Srv, StaticBackend, parse, read_backends,
+    File, Hash, HashKey, Health, HttpCheck, Kubernetes, Limits, Percent, Policy, Pool, PostgresCheck, Query,
+    RedisCheck, Role, ServicePort, Slow, Source, SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 use crate::domain::Ending;
 
@@ -265,13 +266,15 @@ fn panic_slow_start_and_policies_are_read() {
 }
 
 #[test]
-fn etcd_and_consul_have_short_forms() {
+fn sources_that_a_server_has_have_short_forms() {
     let sources = read(
         "discover: [
             {etcd: /services/web/},
             {etcd: {prefix: /b/, endpoints: 'http://etcd:2379'}, every: 1m},
             {consul: web},
-            {consul: {service: web, endpoints: ['http://a:1', 'http://[::1]:2'], tags: [v1, v2], datacenter: d}, hold: 1m}]",
+            {consul: {service: web, endpoints: ['http://a:1', 'http://[::1]:2'], tags: [v1, v2], datacenter: d}, hold: 1m},
+            {kubernetes: web},
+            {kubernetes: {service: web, namespace: shop, port: http, endpoints: 'https://10.0.0.1:6443'}}]",
     )
     .discover;
     assert_eq!(sources[0], Source::Etcd(Etcd::new("/services/web/".into())));
@@ -288,8 +291,35 @@ fn etcd_and_consul_have_short_forms() {
             "etcd /b/ at http://etcd:2379",
             "consul web at http://127.0.0.1:8500",
             "consul web tagged v1 tagged v2 in d at http://a:1, http://[::1]:2",
+            "kubernetes web at https://kubernetes.default.svc:443",
+            "kubernetes web port http in shop at https://10.0.0.1:6443",
         ]
     );
+}
+
+#[test]
+fn a_pod_needs_only_the_name_of_a_service_of_kubernetes() {
+    let kubernetes = |source: &str| match &read(&format!("discover: [{{kubernetes: {source}}}]")).discover[..]
+    {
+        [Source::Kubernetes(kubernetes)] => kubernetes.clone(),
+        other => panic!("{other:?}"),
+    };
+    let authorities = |kubernetes: &Kubernetes| kubernetes.tls.clone().and_then(|tls| tls.ca_file);
+    let own =
+        |file: &str| Some(PathBuf::from(format!("/var/run/secrets/kubernetes.io/serviceaccount/{file}")));
+    for short in ["web", "{service: web}"] {
+        let kubernetes = kubernetes(short);
+        assert_eq!(kubernetes, Kubernetes::new("web".into()));
+        assert_eq!((authorities(&kubernetes), kubernetes.token_file), (own("ca.crt"), own("token")));
+    }
+    // The token of the Pod is sent only to a server that is verified.
+    let proxy = kubernetes("{service: web, port: 8080, endpoints: 'http://127.0.0.1:8001'}");
+    assert_eq!((authorities(&proxy), proxy.token_file), (None, None));
+    assert_eq!(proxy.port, Some(ServicePort::Number(8080)));
+    let certificate = kubernetes("{service: web, tls: {ca_file: /a, cert_file: /c, key_file: /k}}");
+    assert_eq!((authorities(&certificate), certificate.token_file), (Some("/a".into()), None));
+    let token = kubernetes("{service: web, tls: {ca_file: /a}, token_file: /t}");
+    assert_eq!(token.token_file, Some("/t".into()));
 }
 
 fn written(text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {

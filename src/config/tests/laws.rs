@@ -60,6 +60,7 @@ fn tree() -> impl Strategy<Value = Value> {
         "prefix",
         "endpoints",
         "consul",
+        "kubernetes",
         "service",
         "tags",
     ]);

@@ -58,6 +58,9 @@ pools:
       - {etcd: {prefix: /b/, endpoints: ['http://10.0.0.1:2379', 'https://[::1]:2379'], user: u, password_file: /p, tls: {ca_file: /c}}, every: 5s, hold: 1s}
       - {consul: web}
       - {consul: {service: web, endpoints: 'https://consul.test:8501', tags: [a, b], datacenter: d, token_file: /t, wait: 1m, healthcheck: false, tls: {verify: false}}, hold: 1s}
+      - {kubernetes: web}
+      - {kubernetes: {service: web, namespace: n, port: http, endpoints: 'https://k.test:6443', token_file: /t, wait: 1m, healthcheck: false, tls: {ca_file: /c}}, hold: 1s}
+      - {kubernetes: {service: web, port: 8080, endpoints: 'http://127.0.0.1:8001'}}
     health:
       - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s, tls: {ca_file: /c, name: n.test, cert_file: /p, key_file: /k}}
       - {exchange: {send: 'PING\r\n', expect: '+PONG'}}

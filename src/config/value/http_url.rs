@@ -28,6 +28,11 @@ impl HttpUrl {
         Self { tls: false, host: "127.0.0.1".to_owned(), port }
     }
 
+    /// That of Kubernetes' API server, as Pods know it.
+    pub fn kubernetes() -> Self {
+        Self { tls: true, host: "kubernetes.default.svc".to_owned(), port: 443 }
+    }
+
     /// Host and port, as in a Host header.
     pub fn authority(&self) -> String {
         match self.host.parse::<IpAddr>() {

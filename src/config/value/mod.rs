@@ -4,6 +4,7 @@ mod bind;
 mod discover;
 mod health;
 mod http_url;
+mod kubernetes;
 mod network_block;
 mod pool;
 mod rate;
@@ -27,6 +28,8 @@ pub(super) use discover::{
 pub(super) use health::{bytes, http_host, http_path, protocol_word, server_name, status};
 pub use http_url::HttpUrl;
 pub(super) use http_url::http_url;
+pub use kubernetes::ServicePort;
+pub(super) use kubernetes::{object_name, service_port};
 pub(super) use network_block::{ip_address, network_block};
 pub(super) use pool::{policy, shadow};
 pub(super) use rate::rate;

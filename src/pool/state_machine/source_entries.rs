@@ -246,7 +246,9 @@ impl PoolState {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
             // Their lists are reliable.
-            Some(Source::Docker(_) | Source::Etcd(_) | Source::Consul(_)) => Duration::ZERO,
+            Some(Source::Docker(_) | Source::Etcd(_) | Source::Consul(_) | Source::Kubernetes(_)) => {
+                Duration::ZERO
+            }
             None if *key == SourceKey::Operator => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None => REPLACEMENT_TIMEOUT,
@@ -261,6 +263,7 @@ impl PoolState {
             Source::Docker(docker) => Some(docker.hold),
             Source::Etcd(etcd) => Some(etcd.hold),
             Source::Consul(consul) => Some(consul.hold),
+            Source::Kubernetes(kubernetes) => Some(kubernetes.hold),
             Source::Static(_) | Source::File(_) => None,
         }
     }
