@@ -159,7 +159,7 @@ pub(super) async fn namespace(settings: &Kubernetes) -> Result<String, String> {
         return Ok(namespace.clone());
     }
     let read = secret("namespace file", Some(&Kubernetes::namespace_file())).await;
-    let read = read.map_err(|error| format!("{error}, or outside of a Pod, set \"namespace\""))?;
+    let read = read.map_err(|error| format!("{error}, or outside of a Pod, set `namespace`"))?;
     Ok(read.unwrap_or_default().trim().to_owned())
 }
 

@@ -154,12 +154,12 @@ impl EndpointSlice {
             (None, [port]) => port,
             (None, []) => return Err("it has no TCP port".to_owned()),
             (None, _) => {
-                return Err(format!("it has several ports: {}; set \"port\" to one of them", names()));
+                return Err(format!("it has several ports: {}; set `port` to one of them", names()));
             }
         };
         port.port
             .filter(|number| *number > 0)
-            .ok_or_else(|| "its port has no number; set \"port\" to it".to_owned())
+            .ok_or_else(|| "its port has no number; set `port` to it".to_owned())
     }
 }
 

@@ -108,12 +108,9 @@ fn a_port_is_chosen_by_name_by_number_or_as_the_only_one() {
         {"name": "dns", "protocol": "UDP", "port": 53},
     ]);
     assert_eq!(chosen(&one, name("metrics")), at(9100));
-    assert_eq!(
-        chosen(&one, None),
-        refused("it has several ports: http, metrics; set \"port\" to one of them")
-    );
+    assert_eq!(chosen(&one, None), refused("it has several ports: http, metrics; set `port` to one of them"));
     one["ports"] = json!([{"name": "", "port": null, "protocol": "TCP"}]);
-    assert_eq!(chosen(&one, None), refused("its port has no number; set \"port\" to it"));
+    assert_eq!(chosen(&one, None), refused("its port has no number; set `port` to it"));
     one["ports"] = Value::Null;
     assert_eq!(chosen(&one, None), refused("it has no TCP port"));
     // A Service without Pods has a slice without ports.

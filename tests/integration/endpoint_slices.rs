@@ -151,9 +151,11 @@ impl ApiStore {
                     "message": format!("too old resource version: {seen} ({})", state.oldest)});
                 writeln!(events, "{}", json!({"type": "ERROR", "object": status})).unwrap();
             } else if !state.silent {
-                for (version, event) in state.history.iter().filter(|(version, _)| *version > seen) {
-                    writeln!(events, "{event}").unwrap();
-                    seen = *version;
+                for (version, event) in &state.history {
+                    if *version > seen {
+                        writeln!(events, "{event}").unwrap();
+                        seen = *version;
+                    }
                 }
             }
             if !events.is_empty() {
@@ -406,7 +408,10 @@ fn an_endpoint_that_can_be_no_backend_is_logged_once() {
     let lb = Lb::start(&config(&api.source("")));
     lb.when_up(names(&["a"]));
     let line = lb.when_logged("entry invalid");
-    assert!(line.contains("entry=web-b") && line.contains("it has several ports: http, metrics"), "{line}");
+    assert!(
+        line.contains("entry=\"web-b\"") && line.contains("it has several ports: http, metrics"),
+        "{line}"
+    );
     api.delete("web-b");
     lb.when_logged("entry no longer invalid");
     assert_eq!(lb.logged(&["entry invalid"]).len(), 1);
@@ -433,7 +438,7 @@ fn outside_of_a_pod_the_namespace_must_be_set() {
     let lb = Lb::start(&config(&api.source("").replace(", namespace: shop", "")));
     let line = lb.when_logged("resolve failed");
     assert!(
-        line.contains("the namespace file /var/run/secrets/") && line.contains("set \"namespace\""),
+        line.contains("the namespace file /var/run/secrets/") && line.contains("set `namespace`"),
         "{line}"
     );
 }
