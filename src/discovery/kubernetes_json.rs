@@ -211,8 +211,10 @@ pub(super) fn slice_event(json: &[u8]) -> Result<SliceEvent, String> {
     })
 }
 
-/// The endpoints of a Service: by name and port, the addresses, and how far each can be used.
-type ByName = BTreeMap<(Option<Arc<str>>, u16), BTreeMap<IpAddr, EndpointUse>>;
+/// The addresses of a name, and how far each can be used.
+type Addresses = BTreeMap<IpAddr, EndpointUse>;
+/// The endpoints of a Service by name and port.
+type ByName = BTreeMap<(Option<Arc<str>>, u16), Addresses>;
 
 /// The endpoints of all slices as backends.
 pub(super) fn entries<'a>(
@@ -224,7 +226,10 @@ pub(super) fn entries<'a>(
     for slice in slices {
         add(slice, settings.port.as_ref(), &mut endpoints, &mut entries);
     }
-    let mut backends: Vec<_> = endpoints.into_iter().flat_map(backends).collect();
+    let mut backends: Vec<_> = endpoints
+        .into_iter()
+        .flat_map(|((name, port), addresses)| backends(name.as_ref(), port, &addresses))
+        .collect();
     // Of two with one address, the one that can be used has it.
     backends.sort_by_key(|(usable, _)| *usable);
     for (usable, found) in backends {
@@ -270,10 +275,8 @@ fn add(slice: &EndpointSlice, port: Option<&ServicePort>, endpoints: &mut ByName
 }
 
 /// The endpoints of one name and port as backends: a Pod with an IPv4 and an IPv6 address is one.
-fn backends(
-    ((name, port), addresses): ((Option<Arc<str>>, u16), BTreeMap<IpAddr, EndpointUse>),
-) -> Vec<(EndpointUse, Found)> {
-    let found = match &name {
+fn backends(name: Option<&Arc<str>>, port: u16, addresses: &Addresses) -> Vec<(EndpointUse, Found)> {
+    let found = match name {
         Some(name) => Found::of(name, &addresses.keys().copied().collect(), port),
         None => addresses.keys().map(|ip| nameless(SocketAddr::new(*ip, port).into())).collect(),
     };
@@ -282,7 +285,7 @@ fn backends(
 }
 
 fn nameless(address: SocketAddress) -> Found {
-    Found { nameless: true, ..Found::new(address.default_name().into(), address) }
+    Found { nameless: true, ..Found::new(address.default_name(), address) }
 }
 
 #[cfg(test)]

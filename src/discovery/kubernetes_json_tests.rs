@@ -96,7 +96,7 @@ fn the_conditions_determine_how_a_pod_is_used() {
 #[test]
 fn a_port_is_chosen_by_name_by_number_or_as_the_only_one() {
     let mut one = slice("web-1", &[ready("a", "10.0.0.1")]);
-    let chosen = |one: &Value, port| shown(&[one.clone()], |settings| settings.port = port);
+    let chosen = |one: &Value, port| shown(std::slice::from_ref(one), |settings| settings.port = port);
     let name = |name: &str| Some(ServicePort::Name(name.to_owned()));
     let at = |port: u16| (vec![format!("a 10.0.0.1:{port} 0 healthy")], Vec::new());
     let refused = |reason: &str| (Vec::new(), vec![format!("web-1: {reason}")]);
