@@ -339,6 +339,9 @@ pools:
       - {consul: 'web app'}
       - {consul: {service: web, tags: [], wait: 1h, datacenter: '', tokenfile: /t}}
       - {consul: {service: web, endpoints: 'unix:///run/consul'}, every: 1s}
+      - {kubernetes: Web}
+      - {kubernetes: {service: web, namespace: 'a/b', port: 0, wait: 0s}, every: 1s}
+      - {kubernetes: {service: web, port: HTTP, endpoints: 'http://127.0.0.1:8001', tls: {ca_file: /c}}}
 ";
     an_empty_file: "";
     empty_maps: "listeners: {}\npools: {}\n";
