@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::PlaneCommand;
 use super::connections::Connections;
 use super::conntrack::{ConntrackEntry, ConntrackEvent, Events, Table, Tuple};
+use super::listener_rules;
 use super::nft::{self, Error, Generation};
 use super::ownership::Ownership;
 use super::rules::{self, OPEN_TABLE, Ruleset, TABLES};
@@ -207,12 +208,22 @@ impl Task {
             follower,
         });
         self.served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
-        let applied = self.try_update().await;
-        if applied.is_err() {
-            self.served.retain(|served| served.listener.name != listener.name);
-            // Without it: this process is to relay its connections.
-            self.update().await;
-            return applied;
+        match self.try_update().await {
+            Ok(refused) => {
+                if let Some((_, error)) = refused.into_iter().find(|(name, _)| *name == listener.name) {
+                    self.served.retain(|served| served.listener.name != listener.name);
+                    // Its former rules stay until this process listens, and withdraws them.
+                    self.served.extend(former);
+                    self.served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
+                    return Err(error);
+                }
+            }
+            Err(error) => {
+                self.served.retain(|served| served.listener.name != listener.name);
+                // Without it: this process is to relay its connections.
+                self.update().await;
+                return Err(error);
+            }
         }
         let before = self.connections.len();
         if !opened.is_empty() {
@@ -238,7 +249,14 @@ impl Task {
         if self.is_held {
             return; // the rules may be those of the other process
         }
-        if let Err(error) = self.try_update().await {
+        let updated = self.try_update().await;
+        for (name, _) in updated.iter().flatten() {
+            if let Some(served) = self.served.iter().find(|served| served.listener.name == *name) {
+                // Its task asks again, and gets the error.
+                served.listener.kernel_plane_failed.notify_one();
+            }
+        }
+        if let Err(error) = updated {
             let listeners: Vec<_> = self.served.iter().map(|served| &*served.listener.name).collect();
             let listeners = listeners.join(", ");
             error!(%error, %listeners, "cannot change the kernel's rules, which stay as they are: retrying");
@@ -250,11 +268,11 @@ impl Task {
         }
     }
 
-    async fn try_update(&mut self) -> Result<(), Error> {
-        let listeners = self.served.iter_mut().map(Served::rules).collect::<Result<_, _>>()?;
-        let rules = Ruleset { listeners };
+    /// The same; returns the listeners that cannot have the rules that they need, and why: their former ones stay.
+    async fn try_update(&mut self) -> Result<Vec<(Arc<str>, Error)>, Error> {
+        let (rules, refused) = self.rules();
         let changes = match &self.applied {
-            Some(before) if *before == rules => return Ok(()),
+            Some(before) if *before == rules => return Ok(refused),
             Some(before) => rules.scripts_from(before, self.table),
             None => None,
         };
@@ -278,7 +296,24 @@ impl Task {
         }
         (self.applied, self.table) = (Some(rules), table);
         self.note_listing().await;
-        Ok(())
+        Ok(refused)
+    }
+
+    /// The rules of all listeners, and the listeners that cannot have the rules that they need.
+    fn rules(&mut self) -> (Ruleset, Vec<(Arc<str>, Error)>) {
+        let (mut rules, mut refused) = (Ruleset::default(), Vec::new());
+        for served in &mut self.served {
+            match served.rules() {
+                Ok(new) => rules.listeners.push(new),
+                Err(error) => {
+                    let name = listener_rules::identifier(&served.listener.name);
+                    let applied = self.applied.iter().flat_map(|applied| &applied.listeners);
+                    rules.listeners.extend(applied.filter(|former| former.name == name).cloned());
+                    refused.push((Arc::clone(&served.listener.name), error));
+                }
+            }
+        }
+        (rules, refused)
     }
 
     /// Notes how the table looks now.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::access_list::AccessList;
 use super::bandwidth::BandwidthLimits;
@@ -26,6 +27,8 @@ pub struct Listener {
     pub settings: ArcSwap<Settings>,
     draining: AtomicBool,
     kernel_obstacle: Mutex<Option<Arc<str>>>,
+    /// Notified when the kernel can no longer have the rules that its connections need.
+    pub kernel_plane_failed: Notify,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
     /// The connections that ended before their pool was known.
@@ -107,6 +110,7 @@ impl Listener {
             settings: ArcSwap::from_pointee(settings),
             draining: AtomicBool::new(false),
             kernel_obstacle: Mutex::default(),
+            kernel_plane_failed: Notify::new(),
             accepted: AtomicU64::new(0),
             admitted: Arc::default(),
             without_pool: Arc::default(),

@@ -195,6 +195,7 @@ async fn keep(
                 None => return,
             },
             () = when_changed(up.as_mut()), if up.is_some() => {}
+            () = listener.kernel_plane_failed.notified(), if is_forwarded => {}
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
         }
     }

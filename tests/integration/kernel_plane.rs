@@ -499,6 +499,59 @@ fn a_table_that_is_too_large_is_refused_and_this_process_forwards() {
 }
 
 #[test]
+fn a_pool_that_outgrows_the_kernel_is_relayed_and_its_connections_continue() {
+    if !is_router("a_pool_that_outgrows_the_kernel_is_relayed_and_its_connections_continue") {
+        return;
+    }
+    let network = Network::new();
+    let backends = |more: u16| {
+        let [a, b] = network.addresses().map(|address| address.to_string());
+        let more = (0..more).map(|n| format!("10.77.2.2:{}", 20_000 + n));
+        [a, b].into_iter().chain(more).map(|address| format!("- {address}\n")).collect::<String>()
+    };
+    let config = "listeners:\n  web: {bind: 10.77.1.1:0, pool: web, plane: kernel}\n  other: {bind: 10.77.1.1:0, pool: other, \
+                  plane: kernel}\npools:\n  web: {balance: maglev, discover: [{file: backends.yaml, every: 100ms}]}\n  \
+                  other: {discover: [{file: other.yaml, every: 100ms}]}\n";
+    let lb = Lb::start_in(config, |folder| {
+        for file in ["backends.yaml", "other.yaml"] {
+            std::fs::write(folder.join(file), backends(0)).unwrap();
+        }
+    });
+    let write = |file: &str, text: &str| {
+        std::fs::write(lb.folder().join("new"), text).unwrap();
+        std::fs::rename(lb.folder().join("new"), lb.folder().join(file)).unwrap();
+    };
+    let planes = || {
+        let status = lb.status();
+        let plane = |name: &str| {
+            let listeners = status["listeners"].as_array().unwrap();
+            listeners.iter().find(|one| one["name"] == name).unwrap()["plane"].as_str().unwrap().to_owned()
+        };
+        ["web", "other"].map(plane)
+    };
+    let are = |wanted: [&str; 2]| eventually(&format!("{wanted:?}"), || (planes() == wanted).then_some(()));
+    are(["kernel", "kernel"]);
+    let (mut open, _) = network.connect(lb.address("web"));
+    write("backends.yaml", &backends(2700));
+    are(["user", "kernel"]);
+    echo(&mut open).unwrap();
+    let web = lb.when_logged("the kernel cannot forward its connections");
+    assert!(web.contains("listener=web") && web.contains("balance: source-hash"), "{web}");
+    // Another listener's rules follow its pool nevertheless.
+    let [a, _] = network.addresses();
+    write("other.yaml", &format!("- {a}\n"));
+    eventually("its other backend has left the rules", || {
+        let reached = (0..4).map(|_| network.connect(lb.address("other")).1);
+        reached.into_iter().all(|name| name == 'a').then_some(())
+    });
+    write("backends.yaml", &backends(0));
+    are(["kernel", "kernel"]);
+    network.connect(lb.address("web"));
+    echo(&mut open).unwrap();
+    assert!(lb.logged(&["cannot change the kernel's rules"]).is_empty(), "{}", lb.log());
+}
+
+#[test]
 fn what_is_missing_is_named_before_anything_starts() {
     if !is_router("what_is_missing_is_named_before_anything_starts") {
         return;
