@@ -52,10 +52,19 @@ impl NewBackend {
         if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
             return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
         }
+        if self.zone.as_deref().is_some_and(|zone| !is_backend_name(zone)) {
+            return Err(bad_request(format!("a zone has {BACKEND_NAME_RULE}")));
+        }
         check_weight(pool, self.weight)?;
         let nameless = self.name.is_none();
         let name = self.name.map_or_else(|| address.default_name(), Arc::from);
-        Ok(Found { nameless, weight: self.weight, tier: u16::from(self.backup), ..Found::new(name, address) })
+        Ok(Found {
+            nameless,
+            weight: self.weight,
+            tier: u16::from(self.backup),
+            zone: self.zone.map(Arc::from),
+            ..Found::new(name, address)
+        })
     }
 }
 

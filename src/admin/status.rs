@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use litemap::LiteMap;
 
 use crate::api::{
-    BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, SourceInfo, StatusReply, TierInfo, Timestamp,
+    BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, SourceInfo, StatusReply, TierInfo,
+    Timestamp, ZoneInfo,
 };
 use crate::config;
 use crate::domain::{BackendState, CloseReason, Plane, Resolution};
 use crate::overview::{Overview, Phase};
-use crate::pool::{BackendLatency, Entry, Latency, Pool, SourceStatus, slow_backends};
+use crate::pool::{BackendLatency, Entry, Latency, LocalZone, Pool, SourceStatus, slow_backends};
 use crate::problems::Problems;
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
@@ -103,6 +104,7 @@ impl PoolInfo {
             panic: snapshot.panic,
             tier: snapshot.tier_used(),
             tiers: tiers(&status.members),
+            zone: snapshot.local_zone.as_ref().map(ZoneInfo::of),
             active: total.active,
             connections: total.total(),
             bytes_in: total.bytes_in,
@@ -140,6 +142,13 @@ impl SourceInfo {
             since: source.since.map(|since| (SystemTime::now() - since.elapsed()).into()),
             backends: source.found as u64,
         }
+    }
+}
+
+impl ZoneInfo {
+    fn of(zone: &LocalZone) -> Self {
+        let LocalZone { name, backends, up, short } = zone;
+        Self { name: Arc::clone(name), backends: *backends, up: *up, short: *short }
     }
 }
 
@@ -209,6 +218,7 @@ impl BackendInfo {
             weight: entry.weight,
             ramp: entry.ramp,
             tier: entry.tier,
+            zone: entry.zone.clone(),
             limit: entry.connections,
             active: backend.load.open().into(),
             connections: total.total(),

@@ -143,9 +143,10 @@ pub(crate) struct DecisionInfo {
 pub(crate) struct ExclusionInfo {
     /// The backend's name.
     pub backend: Arc<str>,
-    /// Its state, or another reason: `weight_0`, `backup`, `full`, `overloaded`, `connect_failed`.
+    /// Its state, or another reason: `weight_0`, `backup`, `other_zone`, `full`, `overloaded`,
+    /// `connect_failed`.
     pub reason: Word,
-    /// Why it was in that state, or why the attempt failed.
+    /// Why it was in that state, in which zone it was, or why the attempt failed.
     pub cause: Option<Cause>,
 }
 

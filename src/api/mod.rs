@@ -38,7 +38,7 @@ pub(crate) use request::{
 pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
 pub(crate) use status::{
     BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, ListenersReply, PoolInfo,
-    PoolsReply, SourceInfo, StatusReply, TierInfo,
+    PoolsReply, SourceInfo, StatusReply, TierInfo, ZoneInfo,
 };
 pub(crate) use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
 

@@ -33,6 +33,17 @@ pub(crate) struct NewBackend {
     /// Whether it is a backup, used only while the other backends are down or full.
     #[serde(default)]
     pub backup: bool,
+    /// The zone in which it runs, with the same rule as its name; absent: unknown, which counts as that of the pool.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        test,
+        schemars(
+            with = "String",
+            length(min = 1, max = 259),
+            regex(pattern = "^[!-.0-~]*[!--0-~][!-.0-~]*$")
+        )
+    )]
+    pub zone: Option<String>,
 }
 
 fn weight_1() -> u32 {

@@ -112,6 +112,8 @@ pub(crate) struct PoolInfo {
     pub tier: u16,
     /// All tiers, the lowest first.
     pub tiers: Vec<TierInfo>,
+    /// The backends of the zone that it prefers; null: it prefers none.
+    pub zone: Option<ZoneInfo>,
     /// Open connections that were routed to a backend.
     pub active: u64,
     /// Connections routed to its backends, including backends that have left.
@@ -177,6 +179,21 @@ pub(crate) struct TierInfo {
     pub up: u64,
 }
 
+/// The backends of the zone that a pool prefers (`zone`), in the tier in use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct ZoneInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its backends, without those that are leaving or have the weight 0; those whose zone is unknown are among them.
+    pub backends: u64,
+    /// Its backends that are up.
+    pub up: u64,
+    /// Whether these are too few, so that backends of other zones are used too.
+    pub short: bool,
+}
+
 /// A backend.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -205,6 +222,8 @@ pub(crate) struct BackendInfo {
     pub ramp: u32,
     /// Its tier: a higher tier backs up the lower ones.
     pub tier: u16,
+    /// The zone in which it runs; null: unknown.
+    pub zone: Option<Arc<str>>,
     /// Its limit of open connections; null: none.
     pub limit: Option<NonZeroU32>,
     /// Connections that are open or being opened.

@@ -9,11 +9,16 @@ use clap::builder::PossibleValue;
 
 use super::{Exit, Failure, algorithm, one_of, print, write_chart};
 use crate::chart;
-use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source};
+use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source, StaticBackend};
+use crate::humanize;
+use crate::sanitize;
 use crate::simulate::{
     self, Arrivals, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting,
     SimulationPlan, SimulationReport, Until, notation,
 };
+
+/// The number of backends that are named of those that are left out.
+const SHOWN: usize = 8;
 
 const EXAMPLES: &str = "\
 When does round robin perform badly? When connections last for very different times:
@@ -32,7 +37,7 @@ Time is virtual; the balancer's own code makes the choices. The same arguments g
 the same figures; another --seed gives other random numbers. A backend serves as many
 connections at once as it has servers; more wait in its queue, first come, first
 served. Connecting takes no time, and closed connections are not retried. Backups
-of a configured pool are left out.
+of a configured pool are left out, and backends of other zones if the pool prefers one.
 
 Figures: promised is the share by weight; most is the most open connections of a
 backend. Imbalance is the load (open connections per weight) of the busiest backend
@@ -255,15 +260,12 @@ impl SimulateArgs {
 
 /// The backends of a pool, if its configuration lists them.
 fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
-    let mut shares = Vec::new();
+    let mut primaries = Vec::new();
     for source in &pool.discover {
         let origin = match source {
             Source::Static(backends) => {
                 // Backups get no connections while another backend is up.
-                let used = backends.iter().filter(|backend| !backend.backup);
-                shares.extend(
-                    used.map(|backend| BackendSpec { name: backend.name.clone(), weight: backend.weight }),
-                );
+                primaries.extend(backends.iter().filter(|backend| !backend.backup));
                 continue;
             }
             Source::Dns(dns) => format!("by the name {}", dns.name),
@@ -278,5 +280,16 @@ fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure>
             "the pool discovers its backends {origin}, which a simulation cannot: list them, such as --backends 'a,b*2'"
         )));
     }
-    Ok(shares)
+    let spec = |backend: &StaticBackend| BackendSpec { name: backend.name.clone(), weight: backend.weight };
+    let Some(zone) = &pool.zone else { return Ok(primaries.into_iter().map(spec).collect()) };
+    // Nor do backends of other zones while enough of the local zone are up.
+    let (local, others): (Vec<_>, Vec<_>) =
+        primaries.iter().copied().partition(|backend| zone.is_local(backend.zone.as_ref()));
+    if local.is_empty() || others.is_empty() {
+        return Ok(primaries.into_iter().map(spec).collect());
+    }
+    let names: Vec<_> = others.iter().map(|backend| &*backend.name).collect();
+    let left_out = humanize::list(&names, SHOWN);
+    eprintln!("left out, as in other zones than {}: {}", zone.name, sanitize::line(&left_out));
+    Ok(local.into_iter().map(spec).collect())
 }

@@ -77,6 +77,12 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         };
         note(!pool.settled, "still discovering its backends".to_owned());
         note(pool.panic, paint("panic: all are used", Some(Color::Red), colors));
+        if let Some(zone) = &pool.zone {
+            let (name, color) = (terminal::clean(&zone.name), zone.short.then_some(Color::Yellow));
+            let more = if zone.short { ": other zones are used too" } else { "" };
+            let words = format!("{} of {} up in zone {name}{more}", zone.up, zone.backends);
+            note(true, paint(&words, color, colors));
+        }
         note(pool.queue > 0, format!("{} in the queue", count(pool.queue, "client")));
         note(pool.failures_masked > 0, format!("{} retried", count(pool.failures_masked, "failed attempt")));
         note(pool.failures_seen > 0, count(pool.failures_seen, "client-visible failure"));
@@ -168,9 +174,12 @@ fn first_byte(backend: &BackendInfo) -> (String, Option<Color>) {
 fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>); 13] {
     let share = if total == 0 { 0.0 } else { backend.connections as f64 / total as f64 };
     let check = backend.last_check.as_ref();
-    let backup = if backend.tier > 0 { " (backup)" } else { "" };
+    let backup = (backend.tier > 0).then(|| "backup".to_owned());
+    let zone = backend.zone.as_ref().map(|zone| format!("zone {zone}"));
+    let marks: Vec<String> = backup.into_iter().chain(zone).collect();
+    let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
     [
-        plain(&format!("  {}{backup}", backend.name)),
+        plain(&format!("  {}{marks}", backend.name)),
         plain(&backend.address),
         (
             format!("{} {}", terminal::mark(backend.state), backend.state_name()),
@@ -262,7 +271,7 @@ pub(super) fn paint(text: &str, color: Option<Color>, colors: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{ProblemInfo, SourceInfo};
+    use crate::api::{ProblemInfo, SourceInfo, ZoneInfo};
 
     const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
         "open": 12, "max_connections": 1000, "workers": 2, "later": 1,
@@ -325,5 +334,22 @@ pool web: weighted, 1 of 2 backends in use, 3 failed attempts retried
         assert!(text.find("web-9") < text.find("web-10"), "{text}");
         let colored = in_words(&status, true);
         assert!(colored.contains("\x1b[32m● up\x1b[0m") && colored.contains("\x1b[31mfailed 2s ago\x1b[0m"));
+    }
+
+    #[test]
+    fn a_pool_that_prefers_a_zone_says_how_many_of_it_are_up() {
+        let mut status: StatusReply = serde_json::from_str(STATUS).unwrap();
+        let pool = &mut status.pools[0];
+        pool.zone = Some(ZoneInfo { name: "eu-1a".into(), backends: 2, up: 2, short: false });
+        pool.backends[1].zone = Some("eu-1b".into());
+        let text = in_words(&status, false);
+        assert!(text.contains("1 of 2 backends in use, 2 of 2 up in zone eu-1a, 3 failed"), "{text}");
+        assert!(text.contains("\n  bö (zone eu-1b) "), "{text}");
+        let pool = &mut status.pools[0];
+        pool.zone = Some(ZoneInfo { name: "eu-1a".into(), backends: 2, up: 1, short: true });
+        pool.backends[1].tier = 1;
+        let text = in_words(&status, false);
+        assert!(text.contains("1 of 2 up in zone eu-1a: other zones are used too, 3 failed"), "{text}");
+        assert!(text.contains("\n  bö (backup, zone eu-1b) "), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
@@ -136,6 +137,17 @@ struct CatalogService {
     port: u32,
     #[serde(default)]
     weights: ServiceWeights,
+    /// Since Consul 1.17.
+    #[serde(default)]
+    locality: Option<Locality>,
+}
+
+/// Where an instance runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Locality {
+    #[serde(default)]
+    zone: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -192,6 +204,11 @@ impl ServiceInstance {
         }
     }
 
+    /// Its zone; Consul has an empty one for an unknown one.
+    fn zone(&self) -> Option<Arc<str>> {
+        self.service.locality.as_ref()?.zone.clone().filter(|zone| !zone.is_empty())
+    }
+
     /// Its weight: Consul has another one for an instance with a warning.
     fn weight(&self) -> u64 {
         let ServiceWeights { passing, warning } = self.service.weights;
@@ -223,7 +240,12 @@ fn entries(instances: &[ServiceInstance], healthcheck: bool) -> Entries {
         match instance.address() {
             Ok(address) => {
                 let fitness = if healthcheck { instance.fitness() } else { Fitness::Unknown };
-                let found = Found { weight, fitness, ..Found::new(instance.name().into(), address) };
+                let found = Found {
+                    weight,
+                    fitness,
+                    zone: instance.zone(),
+                    ..Found::new(instance.name().into(), address)
+                };
                 entries.add(&entry, found);
             }
             Err(reason) => entries.refuse(&entry, &reason),
@@ -298,6 +320,20 @@ mod tests {
             &json!([{"Node": {"Node": "n", "Address": "10.0.0.1"}, "Service": {"Port": 80}, "Checks": null}]),
         );
         assert_eq!((&*found[0].name, found[0].weight, &found[0].fitness), ("n", 1, &Fitness::Healthy));
+    }
+
+    #[test]
+    fn an_instance_may_have_a_zone() {
+        let zone = |locality: Option<Value>| {
+            let mut one = instance("n", "a", "10.0.0.1", 80, "passing");
+            if let Some(locality) = locality {
+                one["Service"]["Locality"] = locality;
+            }
+            shown(&json!([one])).0.remove(0).zone
+        };
+        assert_eq!(zone(Some(json!({"Region": "eu", "Zone": "eu-1a"}))), Some("eu-1a".into()));
+        let unknown = [None, Some(Value::Null), Some(json!({})), Some(json!({"Region": "eu", "Zone": ""}))];
+        assert!(unknown.into_iter().all(|locality| zone(locality).is_none()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! gets the list.
 //!
 //! A container sets its own options with labels: `pointsman.name`, `pointsman.port`, `pointsman.weight` (0 to 256),
-//! `pointsman.backup` (true or false), `pointsman.connections` (the limit of open connections).
+//! `pointsman.backup` (true or false), `pointsman.connections` (the limit of open connections), `pointsman.zone`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -121,6 +121,7 @@ fn found(
     let weight = label.read("weight", "a whole number from 0 to 256", |weight| *weight <= LARGEST_WEIGHT);
     let backup = label.read("backup", "true or false", |_: &bool| true);
     let connections = label.read("connections", "a whole number from 1", |_: &NonZeroU32| true);
+    let zone = label.read("zone", &rule, |zone: &String| zone.is_empty() || is_backend_name(zone));
     let port = port.map_or_else(|| only_port(container), Ok)?;
     let mut addresses = endpoint.addresses().map(|net| SocketAddr::new(net.addr(), port));
     let address = addresses.next().ok_or("it has no address")?;
@@ -129,6 +130,7 @@ fn found(
         weight: weight.unwrap_or(1),
         tier: u16::from(backup.unwrap_or(false)),
         connections,
+        zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from),
         fitness: fitness(settings, container, reasons),
         ..Found::new(name(container), address.into())
     })

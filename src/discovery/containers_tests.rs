@@ -92,22 +92,29 @@ fn a_container_is_a_backend_with_its_name_its_address_and_its_exposed_port() {
 }
 
 #[test]
-fn labels_set_name_port_weight_backup_and_connections() {
+fn labels_set_name_port_weight_backup_connections_and_zone() {
     let labels = [
         ("pointsman.name", "big"),
         ("pointsman.port", "8080"),
         ("pointsman.weight", "0"),
         ("pointsman.backup", "true"),
         ("pointsman.connections", "7"),
+        ("pointsman.zone", "eu-1a"),
     ];
     let found = only(&Docker { port: Some(80), ..settings() }, labelled(&labels));
     let wanted = Found {
         weight: 0,
         tier: 1,
         connections: NonZeroU32::new(7),
+        zone: Some("eu-1a".into()),
         ..Found::new("big".into(), address("172.17.0.2:8080"))
     };
     assert_eq!(found, wanted);
+}
+
+#[test]
+fn an_empty_zone_is_unknown() {
+    assert_eq!(only(&settings(), labelled(&[("pointsman.zone", "")])).zone, None);
 }
 
 #[test]
@@ -118,6 +125,7 @@ fn invalid_labels_are_reported_and_the_defaults_apply() {
         ("pointsman.weight", "257"),
         ("pointsman.backup", "yes"),
         ("pointsman.connections", "-1"),
+        ("pointsman.zone", "eu/1a"),
     ];
     let reading = reading(&settings(), &[labelled(&labels)]);
     assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))]);

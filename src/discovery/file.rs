@@ -155,13 +155,14 @@ mod tests {
     #[test]
     fn a_list_gives_backends_and_an_empty_one_none() {
         let Outcome::Backends(found) = parsed(
-            "- 10.0.0.1:80\n- {address: 10.0.0.2:80, name: b, weight: 3, backup: true, connections: 9}\n",
+            "- 10.0.0.1:80\n- {address: 10.0.0.2:80, name: b, weight: 3, backup: true, connections: 9, zone: z}\n",
         ) else {
             panic!("it is a list");
         };
         assert_eq!(found[0], Found::new("10.0.0.1:80".into(), "10.0.0.1:80".parse().unwrap()));
         let (b, connections) = (&found[1], found[1].connections.map(|n| n.get()));
         assert_eq!((&*b.name, b.weight, b.tier, connections), ("b", 3, 1, Some(9)));
+        assert_eq!(b.zone.as_deref(), Some("z"));
         assert_eq!(parsed("[]\n"), Outcome::Empty);
     }
 

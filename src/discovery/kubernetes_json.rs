@@ -58,6 +58,8 @@ struct SliceEndpoint {
     hostname: Option<String>,
     #[serde(default)]
     target_ref: Option<TargetReference>,
+    #[serde(default)]
+    zone: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -182,6 +184,11 @@ impl SliceEndpoint {
         pod.or(self.hostname.as_deref()).filter(|name| !name.is_empty())
     }
 
+    /// The zone of its node.
+    fn zone(&self) -> Option<Arc<str>> {
+        self.zone.clone().filter(|zone| !zone.is_empty())
+    }
+
     /// Its address: "fungible" with its others, of which there are none in practice.
     fn ip(&self) -> Result<IpAddr, String> {
         let first = self.addresses.first().ok_or("it has no address")?;
@@ -211,8 +218,8 @@ pub(super) fn slice_event(json: &[u8]) -> Result<SliceEvent, String> {
     })
 }
 
-/// The addresses of a name, and how far each can be used.
-type Addresses = BTreeMap<IpAddr, EndpointUse>;
+/// The addresses of a name: how far each can be used, and its zone.
+type Addresses = BTreeMap<IpAddr, (EndpointUse, Option<Arc<str>>)>;
 /// The endpoints of a Service by name and port.
 type ByName = BTreeMap<(Option<Arc<str>>, u16), Addresses>;
 
@@ -263,8 +270,9 @@ fn add(slice: &EndpointSlice, port: Option<&ServicePort>, endpoints: &mut ByName
             Ok(ip) => {
                 let addresses = endpoints.entry((name.map(Arc::from), port)).or_default();
                 // While an endpoint moves from one slice to another, both may have it.
-                let known = addresses.entry(ip).or_insert(usable);
+                let (known, zone) = addresses.entry(ip).or_insert((usable, None));
                 *known = usable.min(*known);
+                *zone = zone.take().or_else(|| endpoint.zone());
             }
             Err(reason) => {
                 let entry = format!("{} in {}", name.unwrap_or("an endpoint"), slice.name());
@@ -280,8 +288,11 @@ fn backends(name: Option<&Arc<str>>, port: u16, addresses: &Addresses) -> Vec<(E
         Some(name) => Found::of(name, &addresses.keys().copied().collect(), port),
         None => addresses.keys().map(|ip| nameless(SocketAddr::new(*ip, port).into())).collect(),
     };
-    let usable = |found: &Found| found.address.ip().and_then(|ip| addresses.get(&ip)).copied();
-    found.into_iter().filter_map(|found| Some((usable(&found)?, found))).collect()
+    let of_address = |found: Found| {
+        let (usable, zone) = addresses.get(&found.address.ip()?)?.clone();
+        Some((usable, Found { zone, ..found }))
+    };
+    found.into_iter().filter_map(of_address).collect()
 }
 
 fn nameless(address: SocketAddress) -> Found {

@@ -132,6 +132,16 @@ fn a_pod_in_several_slices_is_one_backend() {
 }
 
 #[test]
+fn a_pod_has_the_zone_of_its_node() {
+    let mut unknown = ready("b", "10.0.0.2");
+    unknown["zone"] = Value::Null;
+    let slices = read_slices(&[slice("web-1", &[ready("a", "10.0.0.1"), unknown])]);
+    let Entries { found, .. } = entries(&slices, &Kubernetes::new("web".to_owned()));
+    let zones: Vec<_> = found.iter().map(|one| one.zone.as_deref()).collect();
+    assert_eq!(zones, [Some("zone-a"), None]);
+}
+
+#[test]
 fn an_address_belongs_to_the_pod_that_can_be_used() {
     let not_ready = json!({"ready": false, "serving": false, "terminating": false});
     let slices = [slice("web-1", &[pod("a", "10.0.0.1", &not_ready), ready("b", "10.0.0.1")])];

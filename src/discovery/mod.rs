@@ -60,6 +60,8 @@ pub struct Found {
     pub tier: u16,
     /// The limit of its open connections; `None`: the pool's.
     pub connections: Option<NonZeroU32>,
+    /// The zone in which it runs; `None`: unknown.
+    pub zone: Option<Arc<str>>,
     /// Its health, as far as the source knows it.
     pub fitness: Fitness,
 }
@@ -75,6 +77,7 @@ impl Found {
             weight: 1,
             tier: 0,
             connections: None,
+            zone: None,
             fitness: Fitness::Unknown,
         }
     }
@@ -97,6 +100,7 @@ impl From<&StaticBackend> for Found {
             weight: config.weight,
             tier: u16::from(config.backup),
             connections: config.connections,
+            zone: config.zone.clone(),
             ..Self::new(Arc::clone(&config.name), config.address.clone())
         }
     }

@@ -1,5 +1,6 @@
 //! Checks the names that a source gives. DNS and engines pass on names from third parties: a name that breaks the rule
-//! is replaced by one made from it. The log reports this once, and again if the name comes back.
+//! is replaced by one made from it. The log reports this once, and again if the name comes back. A zone that breaks the rule
+//! counts as unknown.
 //!
 //! Different names get different replacements, so that an address that moves to another container is still noticed.
 
@@ -42,6 +43,9 @@ fn vet(observation: &mut Observation) -> RefusedNames {
         Outcome::Backends(found) => &mut found[..],
         _ => &mut [],
     };
+    for one in &mut *found {
+        one.zone.take_if(|zone| !is_backend_name(zone));
+    }
     let names = found.iter_mut().map(|found| &mut found.name).chain(observation.owners.values_mut());
     let mut refused = RefusedNames::new();
     for name in names.filter(|name| !is_backend_name(name)) {

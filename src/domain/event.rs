@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     AdminState, BackendState, Cause, CheckKind, Client, DrainForecast, EjectionReason, Ending, ListenerState,
-    Resolution, SocketAddress, StateReason,
+    Resolution, ServingTier, SocketAddress, StateReason,
 };
 
 /// Something that happened. In JSON, `kind` names the variant.
@@ -338,21 +338,6 @@ pub struct ConfigProblem {
     pub column: Option<usize>,
     /// The problem.
     pub message: Cause,
-}
-
-/// Which of a pool's backends its connections go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(any(test, feature = "testing"), derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum ServingTier {
-    /// None is up: connections are rejected.
-    None,
-    /// Primary backends.
-    Primaries,
-    /// Backups, because no primary is up.
-    Backups,
-    /// All, up or not, because too few are up (panic).
-    All,
 }
 
 /// An endpoint that a source reports.

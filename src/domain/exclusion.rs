@@ -23,6 +23,8 @@ pub enum ExclusionReason {
     ZeroWeight,
     /// It was a backup, and a lower tier served.
     Backup,
+    /// It runs in this zone, and enough backends of the local zone were up.
+    OtherZone(Arc<str>),
     /// Its open connections had reached its limit.
     Full,
     /// It was the client's home, and had more than its share (`load_factor`).
@@ -36,15 +38,17 @@ impl ExclusionReason {
             Self::State(state, _) => state.name(),
             Self::ZeroWeight => "weight_0",
             Self::Backup => "backup",
+            Self::OtherZone(_) => "other_zone",
             Self::Full => "full",
             Self::Overloaded => "overloaded",
         }
     }
 
-    /// Why the backend was in its state, if that is the reason.
+    /// Why the backend was in its state, or its zone, if that is the reason.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::State(_, reason) => Some(reason.text()),
+            Self::OtherZone(zone) => Some(Cause::from(format!("in zone {zone}"))),
             Self::ZeroWeight | Self::Backup | Self::Full | Self::Overloaded => None,
         }
     }
@@ -57,6 +61,7 @@ impl fmt::Display for Exclusion {
             ExclusionReason::State(state, reason) => write!(f, "{} ({reason})", state.name()),
             ExclusionReason::ZeroWeight => f.write_str("weight 0"),
             ExclusionReason::Backup => f.write_str("backup"),
+            ExclusionReason::OtherZone(zone) => write!(f, "in zone {zone}"),
             ExclusionReason::Full => f.write_str("full"),
             ExclusionReason::Overloaded => f.write_str("above its share (load_factor)"),
         }
@@ -72,11 +77,12 @@ pub struct Ineligible {
 }
 
 impl Ineligible {
-    /// The backends in `listed`, and `unlisted` more that are not listed; `panic`: all are used, because too few are up.
-    pub fn new(listed: Vec<Exclusion>, unlisted: usize, panic: bool) -> Self {
+    /// The backends in `listed`, and `unlisted` more that are not listed; `why_more`: why backends are used that otherwise
+    /// are not.
+    pub fn new(listed: Vec<Exclusion>, unlisted: usize, why_more: Option<String>) -> Self {
         let mut parts: Vec<String> = listed.iter().map(Exclusion::to_string).collect();
         parts.extend((unlisted > 0).then(|| format!("and {unlisted} more")));
-        parts.extend(panic.then(|| "too few are up, so all are used".to_owned()));
+        parts.extend(why_more);
         Self { listed, text: parts.join("; ").into() }
     }
 }
@@ -151,7 +157,8 @@ mod tests {
     fn exclusions_have_a_text_each_and_unlisted_ones_are_counted() {
         let down =
             one("a", ExclusionReason::State(BackendState::Down, StateReason::SourceUnhealthy("why".into())));
-        let ineligible = Arc::new(Ineligible::new(vec![down], 2, true));
+        let ineligible =
+            Arc::new(Ineligible::new(vec![down], 2, Some("too few are up, so all are used".to_owned())));
         let only = Excluded { ineligible: Arc::clone(&ineligible), ..Excluded::default() };
         assert_eq!(only.to_string(), "a: down (why); and 2 more; too few are up, so all are used");
         let excluded = Excluded {

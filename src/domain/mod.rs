@@ -26,6 +26,7 @@ mod route;
 mod routing_rule;
 #[cfg(any(test, feature = "testing"))]
 mod schemas;
+mod serving_tier;
 mod socket_address;
 mod state_reason;
 mod timestamp;
@@ -40,7 +41,7 @@ pub use close_reason::CloseReason;
 pub use connection::{ConnectedBackend, ConnectionEnd, ConnectionRecord, Stage, TcpInfo, TcpSides};
 pub use drain::{DrainForecast, IdleConnection};
 pub use ending::Ending;
-pub use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
+pub use event::{ConfigProblem, Endpoint, Event, Trouble};
 pub use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use listener_state::ListenerState;
 pub use owner::Owner;
@@ -51,6 +52,7 @@ pub use rejection::{LimitReached, Rejection};
 pub use resolution::Resolution;
 pub use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
 pub use routing_rule::{PoolMatch, PoolShare, RoutingRule};
+pub use serving_tier::ServingTier;
 pub use socket_address::SocketAddress;
 #[cfg(any(test, feature = "testing"))]
 use state_reason::StateReasonInfo;

@@ -81,6 +81,8 @@ pub enum ProblemKind {
     Panic,
     /// No primary of a pool is up, and its backups serve.
     BackupsServe,
+    /// Too few backends of a pool's zone are up, so that those of other zones are used too.
+    ZoneShort,
     /// Less than half of a pool's backends are up.
     FewBackends,
     /// Some of a pool's backends are not up.
@@ -126,7 +128,7 @@ pub enum ProblemKind {
 impl ProblemKind {
     /// All of them.
     #[cfg(any(test, feature = "testing"))]
-    pub const ALL: [Self; 30] = {
+    pub const ALL: [Self; 31] = {
         use Resource::{
             AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
@@ -134,6 +136,7 @@ impl ProblemKind {
             Self::NoBackend,
             Self::Panic,
             Self::BackupsServe,
+            Self::ZoneShort,
             Self::FewBackends,
             Self::BackendsDown,
             Self::ClientFailures,
@@ -170,6 +173,7 @@ impl ProblemKind {
             Self::NoBackend => "no_backend",
             Self::Panic => "panic",
             Self::BackupsServe => "backups_serve",
+            Self::ZoneShort => "zone_short",
             Self::FewBackends => "few_backends",
             Self::BackendsDown => "backends_down",
             Self::ClientFailures => "client_failures",

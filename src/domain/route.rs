@@ -90,6 +90,12 @@ pub struct FailedAttempt {
 pub enum RouteTier {
     /// Primary backends.
     Primaries,
+    /// Primary backends of all zones, as too few of the local zone were up.
+    #[cfg_attr(any(test, feature = "testing"), schemars(rename = "all_zones"))]
+    AllZones,
+    /// Those of other zones, as no backend of the local one was left: each had failed or was full.
+    #[cfg_attr(any(test, feature = "testing"), schemars(rename = "other_zones"))]
+    OtherZones,
     /// Backups, as no primary was up.
     Backups,
     /// Those of the next tier, as every attempt at the one before failed.
@@ -105,6 +111,8 @@ impl RouteTier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Primaries => "primaries",
+            Self::AllZones => "all_zones",
+            Self::OtherZones => "other_zones",
             Self::Backups => "backups",
             Self::Standby => "standby",
             Self::Overflow => "overflow",
@@ -199,7 +207,10 @@ mod tests {
         let why = StateReason::SourceUnhealthy("why".into());
         let down = exclusion("a", ExclusionReason::State(BackendState::Down, why));
         let excluded = Excluded {
-            ineligible: Arc::new(Ineligible::new(vec![down], 2, true)),
+            ineligible: {
+                let why_more = "too few are up, so all are used".to_owned();
+                Arc::new(Ineligible::new(vec![down], 2, Some(why_more)))
+            },
             busy: vec![exclusion("b", ExclusionReason::Full), exclusion("c", ExclusionReason::Overloaded)],
             more_full: 292,
             queue_full: Some(4),

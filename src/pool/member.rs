@@ -35,6 +35,8 @@ pub struct Member {
     pub weight: u32,
     /// Its tier: it is used while no backend of a lower tier is up, and for connections that find those full.
     pub tier: u16,
+    /// The zone in which it runs; `None`: unknown.
+    pub zone: Option<Arc<str>>,
     /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,
     /// The part of its share that it gets now, in [`STEPS`].
@@ -100,6 +102,7 @@ impl Member {
             reason,
             weight: 1,
             tier: 0,
+            zone: None,
             connections: None,
             step: STEPS,
             sources: LiteMap::new(),
@@ -237,6 +240,11 @@ impl Member {
     /// The entry that sets its name: that of the first source that knows one.
     pub(super) fn name(&self, config: &config::Pool) -> Option<&Found> {
         self.first_entry(config, |_, found| found.nameless)
+    }
+
+    /// The zone in which it runs: that of the first source that knows one.
+    pub(super) fn found_zone(&self, config: &config::Pool) -> Option<&Arc<str>> {
+        self.first_entry(config, |_, found| found.zone.is_none())?.zone.as_ref()
     }
 
     fn first_entry(

@@ -9,13 +9,14 @@ use litemap::LiteMap;
 
 use super::backend::Backend;
 use super::member::{Member, STEPS};
+use super::selection::{LocalZone, Selection, Zones};
 use super::totals::{Former, Totals};
 use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
 use crate::balance::{Candidate, PickArgs, Picker, Slots};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::domain::{
-    BackendState, CandidateSet, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier, SHOWN,
-    ServingTier, StateReason, Trouble,
+    BackendState, CandidateSet, Ineligible, RouteCandidate, RouteTier, SHOWN, ServingTier, StateReason,
+    Trouble,
 };
 use crate::telemetry::flow::Reading;
 
@@ -33,10 +34,13 @@ pub struct PoolSnapshot {
     pub panic: bool,
     /// No primary is up, and backups serve.
     pub backups: bool,
-    /// The snapshot of the next tier with a backend that is up, for a connection that failed on all backends of this
-    /// tier, or found them full.
+    /// The backends of the zone that the pool prefers, if it prefers one.
+    pub local_zone: Option<LocalZone>,
+    /// The snapshot of the backends that are used next, for a connection that failed on all of these, or found them full:
+    /// those of other zones, or of the next tier with a backend that is up.
     pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
+    zones: Zones,
     /// Whether it is the standby of another snapshot.
     is_standby: bool,
     /// The number of the pool's backends, eligible or not.
@@ -70,7 +74,7 @@ impl PoolSnapshot {
     }
 
     fn of(
-        selection: Selection,
+        selection: Selection<'_>,
         is_standby: bool,
         config: &config::Pool,
         members: &[Member],
@@ -78,7 +82,7 @@ impl PoolSnapshot {
     ) -> Self {
         let standby =
             selection.next(members).map(|next| Arc::new(Self::of(next, true, config, members, previous)));
-        let before = previous.and_then(|snapshot| snapshot.tier(selection.tier));
+        let before = previous.and_then(|snapshot| snapshot.of_rank(selection.rank()));
         let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
         let weight = |member: &Member, algorithm: Algorithm| match algorithm {
             // Changing weights would move clients between backends and back.
@@ -116,11 +120,13 @@ impl PoolSnapshot {
         let shown = |one: &Candidate| RouteCandidate { name: Arc::clone(&one.name), share: one.weight };
         Self {
             algorithm: config.balance,
-            ineligible: Arc::new(ineligible(&selection, members)),
+            ineligible: Arc::new(selection.ineligible(members)),
             panic: selection.panic,
             backups: members.iter().any(|m| m.tier < selection.tier && m.weight > 0 && !m.leaving()),
+            local_zone: selection.local_zone(members),
             standby,
             tier: selection.tier,
+            zones: selection.zones,
             is_standby,
             known: u32::try_from(members.len()).unwrap_or(u32::MAX),
             shown: candidates.iter().take(SHOWN).map(shown).collect(),
@@ -140,9 +146,21 @@ impl PoolSnapshot {
         self.tier
     }
 
-    /// The snapshot of that tier: this one or a standby behind it.
-    fn tier(&self, tier: u16) -> Option<&Self> {
-        if self.tier == tier { Some(self) } else { self.standby.as_ref()?.tier(tier) }
+    /// The snapshot of that [rank](Selection::rank): this one or a standby behind it.
+    fn of_rank(&self, rank: (u16, bool)) -> Option<&Self> {
+        let same = (self.tier, self.zones == Zones::Others) == rank;
+        if same { Some(self) } else { self.standby.as_ref()?.of_rank(rank) }
+    }
+
+    /// The snapshot of the other zones' backends of the same tier, if only those of the local zone are in this one.
+    pub fn other_zones(&self) -> Option<&Arc<Self>> {
+        self.standby.as_ref().filter(|standby| standby.zones == Zones::Others)
+    }
+
+    /// How many clients may wait for one of its backends or of the other zones', if `each` may for each of them.
+    pub fn queue_room(&self, each: u32) -> usize {
+        let backends = self.len() + self.other_zones().map_or(0, |others| others.len());
+        backends.saturating_mul(each as usize)
     }
 
     /// Chooses a backend that is not excluded; `None`: there is none.
@@ -187,9 +205,11 @@ impl PoolSnapshot {
     /// Which of the pool's backends are used.
     pub fn kind(&self) -> RouteTier {
         match () {
+            () if self.zones == Zones::Others => RouteTier::OtherZones,
             () if self.is_standby => RouteTier::Standby,
             () if self.panic => RouteTier::All,
             () if self.backups => RouteTier::Backups,
+            () if self.zones == Zones::Short => RouteTier::AllZones,
             () => RouteTier::Primaries,
         }
     }
@@ -200,6 +220,7 @@ impl PoolSnapshot {
             () if self.is_empty() => ServingTier::None,
             () if self.panic => ServingTier::All,
             () if self.backups => ServingTier::Backups,
+            () if self.zones == Zones::Short => ServingTier::AllZones,
             () => ServingTier::Primaries,
         }
     }
@@ -231,71 +252,6 @@ impl PoolSnapshot {
     pub fn is_empty(&self) -> bool {
         self.backends.is_empty()
     }
-}
-
-/// Which of a pool's backends are used.
-#[derive(Clone, Copy, Debug)]
-struct Selection {
-    /// The tier in use.
-    tier: u16,
-    panic: bool,
-}
-
-impl Selection {
-    /// The lowest tier with a backend that is up. If too few of its backends are up (or none in any tier), all of them
-    /// are used, except those that are leaving and those that an operator has drained or disabled: wrong checks are likelier
-    /// than an outage of all backends.
-    fn new(config: &config::Pool, members: &[Member]) -> Self {
-        let usable = || members.iter().filter(|member| member.weight > 0);
-        let up = || usable().filter(|member| member.state == BackendState::Up);
-        let available = || usable().filter(|member| is_available(member));
-        let tier =
-            up().chain(available()).map(|member| (member.state != BackendState::Up, member.tier)).min();
-        let tier = tier.map_or(0, |(_, tier)| tier);
-        let count = |of: &mut dyn Iterator<Item = &Member>| of.filter(|member| member.tier == tier).count();
-        let joining = usable().filter(|member| member.state == BackendState::Joining);
-        let joining = joining.filter(|member| member.tier == tier).count();
-        let (up, all) = (count(&mut up()), count(&mut available()));
-        // Joining backends count as up: otherwise each start would be a false alarm.
-        let wanted = usize::from(config.panic.0) * (all + joining);
-        Self { tier, panic: all > 0 && (up + joining) * 100 < wanted }
-    }
-
-    /// The next tier with a backend that is up.
-    fn next(self, members: &[Member]) -> Option<Self> {
-        let up = members.iter().filter(|member| member.state == BackendState::Up && member.weight > 0);
-        let tier = up.map(|member| member.tier).filter(|tier| *tier > self.tier).min()?;
-        Some(Self { tier, panic: false })
-    }
-
-    fn takes(self, member: &Member) -> bool {
-        let fit = member.state == BackendState::Up || (self.panic && is_available(member));
-        fit && member.tier == self.tier && member.weight > 0
-    }
-}
-
-/// Whether panic may use it, whatever its checks report; a joining backend has no result yet.
-fn is_available(member: &Member) -> bool {
-    matches!(member.state, BackendState::Up | BackendState::Down | BackendState::Ejected)
-        && member.refused.is_none()
-}
-
-/// The backends that are not eligible.
-fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
-    // A connection that uses a standby tier lists the backends of the lower tiers itself, as failed or full.
-    let tried = |member: &&Member| {
-        member.state == BackendState::Up && member.weight > 0 && member.tier < selection.tier
-    };
-    let all = || members.iter().filter(|member| !selection.takes(member) && !tried(member));
-    let one = |member: &Member| Exclusion {
-        backend: Arc::clone(&member.backend.name),
-        reason: match member.state {
-            BackendState::Up if member.weight == 0 => ExclusionReason::ZeroWeight,
-            BackendState::Up => ExclusionReason::Backup,
-            state => ExclusionReason::State(state, member.reason.clone()),
-        },
-    };
-    Ineligible::new(all().take(NAMED).map(one).collect(), all().skip(NAMED).count(), selection.panic)
 }
 
 /// The status of a pool's backends at one moment.
@@ -346,6 +302,8 @@ pub struct Entry {
     pub weight: u32,
     /// Its tier: it is used while no backend of a lower tier is up, and for connections that find those full.
     pub tier: u16,
+    /// The zone in which it runs; `None`: unknown.
+    pub zone: Option<Arc<str>>,
     /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,
     /// The part of its share that it gets now, in percent.
@@ -370,6 +328,7 @@ impl PoolStatus {
             refused: member.refused.is_some(),
             weight: member.weight,
             tier: member.tier,
+            zone: member.zone.clone(),
             connections: member.connections,
             ramp: member.step * 100 / STEPS,
             sources: member.sources().map(&mut source_text).collect(),

@@ -10,6 +10,7 @@ use super::picture::{BackendPicture, Picture, PoolPicture};
 use super::pools::NAMED;
 use crate::domain::{BackendState, ProblemKind, ServingTier, Severity};
 use crate::humanize;
+use crate::pool::LocalZone;
 
 /// How long a backend may be joining before it counts as missing: if a container takes longer to start, the others
 /// carry its share noticeably long.
@@ -66,6 +67,17 @@ pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPictur
             format!("pool {name} is served by its backups: {}", out()),
             format!("{explain}; its primaries serve again as soon as one is up"),
         )),
+        ServingTier::AllZones => {
+            let zone = pool.local_zone.as_ref();
+            let hint = match zone.is_some_and(|zone| zone.backends == 0) {
+                true => "compare `zone` of the pool with the zones of its backends".to_owned(),
+                false => format!("{explain}; only the local zone serves again as soon as enough are up"),
+            };
+            let why: Vec<_> = zone.map(LocalZone::supply).into_iter().chain([out()]).collect();
+            let why: Vec<_> = why.into_iter().filter(|part| !part.is_empty()).collect();
+            let sentence = format!("pool {name} uses backends of other zones too: {}", why.join("; "));
+            Some(finding(ProblemKind::ZoneShort, Severity::Warning, sentence, hint))
+        }
         ServingTier::Primaries if lacking.is_empty() => None,
         ServingTier::Primaries => {
             let few = wanted >= SEVERAL && 2 * (wanted - lacking.len()) < wanted;

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use super::growth::Counter;
 use crate::domain::{BackendState, Cause, CloseReason, Plane, ServingTier, SocketAddress};
 use crate::overview::Overview;
-use crate::pool::{Entry, Pool, SlowBackend, SourceStatus, slow_backends};
+use crate::pool::{Entry, LocalZone, Pool, SlowBackend, SourceStatus, slow_backends};
 use crate::telemetry::log;
 
 /// The process at one moment.
@@ -42,10 +42,12 @@ pub(crate) struct PoolPicture {
     pub used: bool,
     /// Whether every source has answered and every backend was checked at least once.
     pub settled: bool,
-    /// Eligible backends.
+    /// Eligible backends, with those of other zones that stand by.
     pub eligible: usize,
     /// The tier that serves.
     pub tier: ServingTier,
+    /// The backends of the zone that the pool prefers, if it prefers one.
+    pub local_zone: Option<LocalZone>,
     /// Its backends, without those that have left.
     pub backends: Vec<BackendPicture>,
     /// What its sources report.
@@ -187,12 +189,13 @@ impl PoolPicture {
         Self {
             used,
             settled: pool.settled(),
-            eligible: snapshot.len(),
+            eligible: snapshot.len() + snapshot.other_zones().map_or(0, |others| others.len()),
             tier: snapshot.serving_tier(),
+            local_zone: snapshot.local_zone.clone(),
             backends,
             sources: status.sources.clone(),
             queue: pool.queue.len(),
-            queue_room: snapshot.len().saturating_mul(settings.limits.queue as usize),
+            queue_room: snapshot.queue_room(settings.limits.queue),
             source_addresses: match settings.connect.transparent {
                 true => 0,
                 false => settings.connect.source.len().max(1),

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::picture::{BackendPicture, ListenerPicture, PoolPicture};
 use super::*;
 use crate::domain::{BackendState, Cause, CloseReason, ProblemKind, Resolution, ServingTier, Trouble};
-use crate::pool::{SlowBackend, SourceStatus};
+use crate::pool::{LocalZone, SlowBackend, SourceStatus};
 
 /// A process with a listener `web` and pools, each with the states of its backends: `a up, b down`.
 pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
@@ -35,6 +35,7 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
             settled: true,
             eligible,
             tier: if eligible == 0 { ServingTier::None } else { ServingTier::Primaries },
+            local_zone: None,
             backends,
             sources: Vec::new(),
             queue: 0,
@@ -247,6 +248,28 @@ fn a_pool_without_backends_says_what_each_source_reports() {
     let expected = "pool web has no backends: dns web:80: NXDOMAIN for web; file x: no answer yet";
     assert_eq!((sentence(&found), kinds(&found)), (expected, vec!["no_backend"]));
     assert!(found[0].hint.contains("discover"));
+}
+
+#[test]
+fn service_by_other_zones_begins_and_ends() {
+    let mut process = WatchedProcess::new(&[("web", "a up, b up, c up")]);
+    let zone = |backends, up| {
+        move |picture: &mut Picture| {
+            states("web", "a down, b up, c up", ServingTier::AllZones)(picture);
+            let zone = LocalZone { name: "eu-1a".into(), backends, up, short: true };
+            picture.pools.get_mut("web").unwrap().local_zone = Some(zone);
+        }
+    };
+    let found = process.after(1, zone(2, 1));
+    assert_eq!((kinds(&found), found[0].is_critical()), (vec!["zone_short"], false));
+    assert_eq!(
+        sentence(&found),
+        "pool web uses backends of other zones too: 1 of 2 up in zone eu-1a; a is down (refused)"
+    );
+    let found = process.after(1, zone(0, 0));
+    assert!(sentence(&found).contains("no backend in zone eu-1a"), "{found:?}");
+    assert!(found[0].hint.contains("the zones of its backends"), "{found:?}");
+    assert_eq!(process.after(1, states("web", "a up, b up, c up", ServingTier::Primaries)), []);
 }
 
 #[test]

@@ -12,18 +12,16 @@ use tracing::debug;
 use super::attempt::{Opening, attempt};
 use super::clock::Moment;
 use super::context::WorkerContext;
+use super::full::Full;
 use super::hello::Hello;
 use super::preface::HeaderSource;
 use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm, BackupWhen, HashKey, SourceAddress};
-use crate::domain::{
-    CandidateSet, Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason, FailedAttempt, Route,
-    RouteTier,
-};
+use crate::domain::{CandidateSet, Cause, Client, CloseReason, Excluded, FailedAttempt, Route, RouteTier};
 use crate::pool::queue::Ticket;
-use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
+use crate::pool::{Backend, Choice, Failure, Pool, PoolSnapshot};
 use crate::protocol::proxy_header::ProxyHeader;
 use crate::telemetry::ConnectError;
 
@@ -190,7 +188,7 @@ impl<'a> Search<'a> {
             return Ok(chosen);
         }
         let limits = self.settings.limits;
-        let room = self.snapshot.len().saturating_mul(limits.queue as usize);
+        let room = self.snapshot.queue_room(limits.queue);
         let Some(ticket) = queue.join(room) else {
             // The full backends of a rejected client are not listed: there may be very many such clients.
             self.queue_full = (room > 0).then_some(room);
@@ -240,10 +238,10 @@ impl<'a> Search<'a> {
             return Ok(chosen);
         }
         match (self.full.count == 0, self.tried.is_empty()) {
-            (false, _) => Ok(None),
+            (false, _) => Ok(self.look_in_other_zones()),
             (true, true) => Err(CloseReason::NoBackend),
             (true, false) => match self.snapshot.standby.clone() {
-                // The checks have not detected the failure yet; the next tier serves the client.
+                // The checks have not detected the failure yet; other zones or the next tier serve the client.
                 Some(standby) => {
                     self.snapshot = standby;
                     self.look()
@@ -253,13 +251,27 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Chooses a backend of another zone and takes a lease on it, as all of the local zone are full: a client does not
+    /// wait while one of the same tier has room. `None`: those are full too.
+    fn look_in_other_zones(&mut self) -> Option<Choice> {
+        let others = self.snapshot.other_zones()?;
+        let (full, chosen) = self.take_lease(others);
+        self.full.extend(full);
+        if chosen.is_some() {
+            self.snapshot = Arc::clone(others);
+        }
+        chosen
+    }
+
     /// Chooses a backend of a higher tier and takes a lease on it, as all backends of this tier are full; `None`: those
     /// of higher tiers are full too, or the pool uses them only when this tier is down.
     fn overflow(&mut self) -> Option<Choice> {
         if self.settings.backup.when == BackupWhen::Down {
             return None;
         }
-        let (mut full, mut next) = (Full::default(), self.snapshot.standby.clone());
+        let others = self.snapshot.other_zones().cloned();
+        let mut full = others.as_ref().map(|others| Full::of(others, &self.tried).0).unwrap_or_default();
+        let mut next = others.as_ref().unwrap_or(&self.snapshot).standby.clone();
         while let Some(standby) = next {
             let (more, chosen) = self.take_lease(&standby);
             full.extend(more);
@@ -357,52 +369,6 @@ impl<'a> Search<'a> {
             proxy_header: false,
             cancel_request: false,
         }
-    }
-}
-
-/// The full backends at the time of a choice. If there are thousands, only the first are kept.
-#[derive(Debug, Default)]
-struct Full {
-    named: Vec<Arc<Backend>>,
-    count: usize,
-    /// The client's home backend, if it has a free slot but more than its share.
-    overloaded: Option<Arc<Backend>>,
-}
-
-impl Full {
-    /// The full backends of `snapshot` that were not tried, and the sorted keys of all to exclude; without keys if no
-    /// backend would be left.
-    fn of(snapshot: &PoolSnapshot, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
-        let (mut full, mut excluded, mut left) = (Self::default(), tried.to_vec(), false);
-        for backend in snapshot.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
-            if !backend.is_full() {
-                left = true;
-                continue;
-            }
-            full.count += 1;
-            excluded.push(backend.key);
-            if full.named.len() < NAMED {
-                full.named.push(Arc::clone(backend));
-            }
-        }
-        excluded.sort_unstable();
-        (full, left.then_some(excluded))
-    }
-
-    /// Adds the full backends of another tier.
-    fn extend(&mut self, further: Self) {
-        self.count += further.count;
-        self.named.extend(further.named);
-        self.named.truncate(NAMED);
-        self.overloaded = further.overloaded;
-    }
-
-    fn exclusions(&self) -> Vec<Exclusion> {
-        let full = self.named.iter().map(|backend| (backend, ExclusionReason::Full));
-        let overloaded = self.overloaded.iter().map(|home| (home, ExclusionReason::Overloaded));
-        let one =
-            |(backend, reason): (&Arc<Backend>, _)| Exclusion { backend: Arc::clone(&backend.name), reason };
-        full.chain(overloaded).map(one).collect()
     }
 }
 

@@ -3,7 +3,7 @@ use super::super::files::Files;
 use super::*;
 use crate::config::{Source, StaticBackend};
 use crate::health::Pace;
-use crate::pool::Handle;
+use crate::pool::{Handle, NAMED};
 use crate::telemetry::journal::Journal;
 use crate::testing::in_time;
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 //!
 //! - [`worker`] runs one thread: accept loops, and commands from other threads
 //! - [`accept`] accepts the connections of one socket
-//! - [`connection`] is the life of a connection; its stages are [`connect`] with `attempt`, `no_backend`, `cancel`
+//! - [`connection`] is the life of a connection; its stages are [`connect`] with `attempt`, `full`, `no_backend`, `cancel`
 //!   and [`relay`]
 //! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
@@ -33,6 +33,7 @@ pub mod connection;
 pub mod context;
 mod failure_penalty;
 pub mod files;
+mod full;
 mod handshake;
 mod hello;
 mod idle_probe;

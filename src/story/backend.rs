@@ -145,6 +145,13 @@ fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) 
             n => format!("it is one of {n} that can be chosen, by {}", snapshot.algorithm.name()),
         };
         let panic = if snapshot.panic { ", as too few are up and all are used (panic)" } else { "" };
+        let zone = match &snapshot.local_zone {
+            Some(local) if local.short && !snapshot.panic && is_of_other_zone(entry, settings) => {
+                let supply = local.supply();
+                format!(", although in zone {}: {supply}, so other zones are used too", zone_of(entry))
+            }
+            _ => String::new(),
+        };
         let full = match entry.connections.filter(|_| backend.is_full()) {
             Some(limit) => format!("; it is full now, at its limit of {limit} connections"),
             None => String::new(),
@@ -153,10 +160,21 @@ fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) 
             100 => String::new(),
             percent => format!("; it gets {percent} % of its share so far (slow_start)"),
         };
-        return format!("{among}{panic}, with the weight {}{ramp}{full}", entry.weight);
+        return format!("{among}{panic}{zone}, with the weight {}{ramp}{full}", entry.weight);
     }
     match entry.state {
         BackendState::Up if entry.weight == 0 => "not eligible: weight 0".to_owned(),
+        BackendState::Up if entry.tier == snapshot.tier_used() && is_of_other_zone(entry, settings) => {
+            let local = snapshot.local_zone.as_ref();
+            let [up, all, name] = local.map_or_else(Default::default, |local| {
+                [local.up.to_string(), local.backends.to_string(), local.name.to_string()]
+            });
+            format!(
+                "not eligible: it is in zone {}, and enough are up in zone {name} ({up} of {all}); it gets connections \
+                 that fail there or find all of them full",
+                zone_of(entry)
+            )
+        }
         BackendState::Up => {
             let overflow = match settings.backup.when {
                 BackupWhen::Full => "; it gets connections that find the lower tiers full",
@@ -167,6 +185,15 @@ fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) 
         BackendState::Joining => "not eligible yet: it has not passed its checks".to_owned(),
         state => format!("not eligible: {}", state.name()),
     }
+}
+
+/// Whether it runs in another zone than the one that the pool prefers.
+fn is_of_other_zone(entry: &Entry, settings: &config::Pool) -> bool {
+    settings.zone.as_ref().is_some_and(|zone| !zone.is_local(entry.zone.as_ref()))
+}
+
+fn zone_of(entry: &Entry) -> &str {
+    entry.zone.as_deref().unwrap_or_default()
 }
 
 fn checks(entry: &Entry, settings: &config::Pool) -> Vec<String> {

@@ -91,6 +91,10 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
     };
     let why = match route.tier {
         RouteTier::Primaries => "",
+        RouteTier::AllZones => "; too few of the local zone were up, so those of other zones were used too",
+        RouteTier::OtherZones => {
+            "; they are of other zones, as those of the local zone had failed or were full"
+        }
         RouteTier::Backups => "; they are backups, as no primary was up",
         RouteTier::Standby => "; they stand in, as all attempts in the lower tiers failed",
         RouteTier::Overflow => "; they are backups, as no other backend had room",

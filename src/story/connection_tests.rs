@@ -28,7 +28,7 @@ fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
 fn excluded(count: u32) -> Excluded {
     let failure = HealthFailure::Check(CheckFailure::new("connection refused"));
     let reason = ExclusionReason::State(BackendState::Down, StateReason::Failures { count, failure });
-    let ineligible = Ineligible::new(vec![Exclusion { backend: "c".into(), reason }], 0, false);
+    let ineligible = Ineligible::new(vec![Exclusion { backend: "c".into(), reason }], 0, None);
     Excluded { ineligible: Arc::new(ineligible), ..Excluded::default() }
 }
 

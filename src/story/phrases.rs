@@ -270,6 +270,10 @@ pub(super) fn serving_tier(
         clauses.push(match tier {
             ServingTier::None => format!("{after}no backend was up"),
             ServingTier::All => format!("{after}too few were up ({up}), so all {used} were used (panic)"),
+            ServingTier::AllZones => {
+                let all = count(*used as u64, "backend");
+                format!("{after}too few of the local zone were up, and {all} of all zones served")
+            }
             ServingTier::Backups => {
                 format!("{after}no primary was up, and {} served", count(*used as u64, "backup"))
             }

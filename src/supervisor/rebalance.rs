@@ -2,7 +2,7 @@
 //! would get only new connections. Idle connections of the backends with more than their share are closed at a limited rate;
 //! their clients connect again, and the algorithm chooses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Imbalance {
         rebalance: Rebalance,
         passed: Duration,
     ) {
-        let surplus = surplus_of(&pool.status().members, settings, rebalance);
+        let surplus = surplus_of(pool, settings, rebalance);
         let total: u64 = surplus.iter().map(|(_, surplus)| u64::from(*surplus)).sum();
         self.changed = if (total > 0) == self.begun { 0 } else { self.changed + 1 };
         let turns = self.changed >= STEADY;
@@ -109,12 +109,13 @@ impl Imbalance {
     }
 }
 
-/// The backends with a surplus of connections, each with it, the largest first. Only backends of the tier in use count: the
-/// others are to have none.
-fn surplus_of(members: &[Entry], settings: &config::Pool, rebalance: Rebalance) -> Vec<(u64, u32)> {
-    let eligible = |entry: &&Entry| entry.state == BackendState::Up && entry.weight > 0;
-    let Some(tier) = members.iter().filter(eligible).map(|entry| entry.tier).min() else { return Vec::new() };
-    let in_use: Vec<_> = members.iter().filter(eligible).filter(|entry| entry.tier == tier).collect();
+/// The backends with a surplus of connections, each with it, the largest first. Only backends of the tier and the zones in
+/// use count: the others are to have none.
+fn surplus_of(pool: &Pool, settings: &config::Pool, rebalance: Rebalance) -> Vec<(u64, u32)> {
+    let (snapshot, status) = (pool.snapshot(), pool.status());
+    let chosen: HashSet<u64> = snapshot.backends().map(|backend| backend.key).collect();
+    let is_in_use = |entry: &&Entry| entry.state == BackendState::Up && chosen.contains(&entry.backend.key);
+    let in_use: Vec<_> = status.members.iter().filter(is_in_use).collect();
     let occupied: Vec<_> = in_use
         .iter()
         .map(|entry| {

@@ -168,9 +168,15 @@ fn serving_tier(
             warn!(%pool, "no backend is up: new connections of this pool are rejected");
         }
         ServingTier::All => warn!(%pool, up, used, panic, "panic: too few backends are up, so all are used"),
+        ServingTier::AllZones => {
+            warn!(%pool, up, used, "too few backends of the local zone are up: those of other zones are used too");
+        }
         ServingTier::Backups => warn!(%pool, used, "no primary is up: backups are used"),
         ServingTier::Primaries if before == Some(ServingTier::All) => {
             info!(%pool, up, "panic is over: enough backends are up");
+        }
+        ServingTier::Primaries if before == Some(ServingTier::AllZones) => {
+            info!(%pool, used, "enough backends of the local zone are up: those of other zones are not used any longer");
         }
         ServingTier::Primaries => info!(%pool, used, "primaries are used again"),
     }

@@ -184,6 +184,9 @@ fn serving_tier(pool: &str, tier: ServingTier, up: usize, used: usize) -> String
     match tier {
         ServingTier::None => format!("{pool}: no backend is up, so new connections are rejected"),
         ServingTier::All => format!("{pool}: panic: only {up} up, so all {used} backends are used"),
+        ServingTier::AllZones => {
+            format!("{pool}: too few backends of the local zone are up, so those of all zones serve ({used})")
+        }
         ServingTier::Backups => format!("{pool}: no primary is up, so the backups serve ({used})"),
         ServingTier::Primaries => format!("{pool}: the primaries serve ({used})"),
     }

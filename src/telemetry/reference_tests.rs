@@ -80,7 +80,7 @@ fn tier(tier: ServingTier, before: ServingTier, up: usize, used: usize) -> Event
 
 /// Events of pools and their sources.
 fn of_pools() -> Vec<Event> {
-    use ServingTier::{All, Backups, None as NoTier, Primaries};
+    use ServingTier::{All, AllZones, Backups, None as NoTier, Primaries};
     let source: Arc<str> = "dns:backend:5000".into();
     let trouble =
         Trouble { result: Resolution::NoSuchName, reason: "127.0.0.11: NXDOMAIN for backend".into() };
@@ -98,8 +98,10 @@ fn of_pools() -> Vec<Event> {
         Event::EjectionSuppressed { pool: web(), backend: a(), reason: failures },
         tier(NoTier, Primaries, 0, 0),
         tier(All, Primaries, 1, 4),
+        tier(AllZones, Primaries, 3, 3),
         tier(Backups, Primaries, 2, 2),
         tier(Primaries, All, 3, 3),
+        tier(Primaries, AllZones, 4, 2),
         tier(Primaries, Backups, 3, 3),
         resolver(Some(trouble)),
         resolver(None),

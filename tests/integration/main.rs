@@ -88,3 +88,4 @@ mod unix_backends;
 mod unix_sockets;
 mod why;
 mod wiring;
+mod zones;

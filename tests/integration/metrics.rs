@@ -181,7 +181,7 @@ pools:
     let lb = Lb::start(&calm);
     let serve = |mode: &str| {
         eventually(&format!("{mode} serve"), || {
-            let modes = ["none", "primaries", "backups", "all"];
+            let modes = ["none", "primaries", "all_zones", "backups", "all"];
             let value =
                 |one: &str| lb.metric(&format!("pointsman_pool_serving_tier{{pool=\"p\",tier=\"{one}\"}}"));
             let now: Vec<_> = modes.into_iter().filter(|one| value(one) == 1.0).collect();

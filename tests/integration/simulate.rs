@@ -179,6 +179,28 @@ fn a_pool_of_a_configuration_is_simulated_if_its_backends_are_static() {
     assert_eq!(run("--pool found --backends x,y").0, 0);
 }
 
+#[test]
+fn backends_of_other_zones_are_left_out_of_a_pool_that_prefers_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let backends = "{static: [{address: 127.0.0.1:1, name: a, zone: here}, {address: 127.0.0.1:2, name: b, zone: there}, \
+                    {address: 127.0.0.1:3, name: c}, {address: 127.0.0.1:4, name: d, zone: there}]}";
+    for (zone, left_out, names) in [
+        ("here", "left out, as in other zones than here: b and d\n", &["a", "c"][..]),
+        ("nowhere", "left out, as in other zones than nowhere: a, b and d\n", &["c"]),
+    ] {
+        let configuration = format!(
+            "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\n\
+             pools:\n  web: {{zone: {zone}, discover: [{backends}]}}\n"
+        );
+        std::fs::write(folder.path().join("p.yaml"), configuration).unwrap();
+        let output = simulate_in(folder.path(), "-c p.yaml --connections 1000 --json");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), left_out);
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let simulated = json["scenario"]["backends"].as_array().unwrap();
+        assert_eq!(simulated.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), names);
+    }
+}
+
 // The following three are the commands and claims of the documentation of `pointsman::simulate`.
 
 #[test]

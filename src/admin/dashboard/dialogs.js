@@ -193,6 +193,7 @@ export function showBackend(pool, backend, store, watch) {
     tell('Address', [now.address, ...now.also].join(', '));
     if (now.sources?.length) tell('Reported by', now.sources.join(', '));
     tell('Weight', `${now.weight}${now.ramp < 100 ? `, of which ${now.ramp} % so far (slow start)` : ''}${now.tier > 0 ? ', a backup' : ''}`);
+    if (now.zone) tell('Zone', now.zone);
     tell('Connections', `${count(now.active)} open${now.limit ? ` of at most ${count(now.limit)}` : ''}, ${count(now.connections)} in all`);
     tell('Bytes', `${bytes(now.bytes_in)} from clients, ${bytes(now.bytes_out)} to clients`);
     if (now.connect) tell('Connect', percentiles(now.connect));

@@ -61,7 +61,8 @@ export class PoolSection {
     say(this.up, `${count(pool.up)} of ${times(total, 'backend')} in use`);
     mark(this.up, 'data-state', pool.up === 0 ? 'down' : pool.up < total ? 'draining' : 'up');
     const { totals } = store.track('pool', pool.name);
-    say(this.alarm, pool.panic ? '▲ panic: too few backends are up, so all are used' : '');
+    const short = pool.zone?.short ? `▲ ${pool.zone.up} of ${pool.zone.backends} up in zone ${pool.zone.name}: other zones are used too` : '';
+    say(this.alarm, pool.panic ? '▲ panic: too few backends are up, so all are used' : short);
     this.figure('open', count(totals?.active), 'open connections');
     this.figure('waiting', count(pool.queue), 'clients in the queue');
     this.figure('retried', count(pool.failures_masked), 'failed attempts, retried on another backend');

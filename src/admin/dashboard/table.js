@@ -199,7 +199,7 @@ export class Table {
     say(parts.since, `for ${span(now - backend.since)}`);
     mark(parts.since, 'title', `since ${clock(backend.since)}`);
     const ramp = backend.ramp < 100 && backend.state === 'up' ? ` · slow start: ${backend.ramp} % of its share` : '';
-    say(parts.cause, `${backend.tier > 0 ? 'backup · ' : ''}${backend.cause}${ramp}`);
+    say(parts.cause, `${backend.tier > 0 ? 'backup · ' : ''}${backend.zone ? `zone ${backend.zone} · ` : ''}${backend.cause}${ramp}`);
     mark(parts.cause, 'title', backend.cause);
     const share = Math.round(row.share * 1000) / 10;
     if (parts.bar.share !== share) {

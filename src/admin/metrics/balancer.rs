@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::domain::{CloseReason, ListenerState, Severity, SocketAddress};
+use crate::domain::{CloseReason, ListenerState, ServingTier, Severity, SocketAddress};
 use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::problems::Problems;
@@ -221,16 +221,13 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools, listeners: &Listeners)
     gauges(
         e,
         "pointsman_pool_serving_tier",
-        "1 for the tier that serves a pool's clients, 0 for the others; all: too few are up, so all backends are used",
+        "1 for the tier that serves a pool's clients, 0 for the others; all: too few are up, so all backends are \
+         used; all_zones: too few of the local zone are up, so other zones are used too",
         pools.values().flat_map(|pool| {
             let snapshot = pool.snapshot();
-            let now = match () {
-                () if snapshot.is_empty() => "none",
-                () if snapshot.panic => "all",
-                () if snapshot.backups => "backups",
-                () => "primaries",
-            };
-            ["none", "primaries", "backups", "all"]
+            let now = snapshot.serving_tier().name();
+            ServingTier::ALL
+                .map(ServingTier::name)
                 .map(|tier| ([("pool", &*pool.name), ("tier", tier)], u64::from(tier == now)))
         }),
     )

@@ -208,7 +208,7 @@ pub(super) fn add_backend(o: &mut Operation<'_>) {
              its pool is removed, but not through a restart. A weight above 1 needs an algorithm that uses weights.",
         )
         .example("address", json!({"address": "127.0.0.1:5009"}))
-        .example("all", json!({"address": "[::1]:5009", "name": "spare", "weight": 1, "backup": true}))
+        .example("all", json!({"address": "[::1]:5009", "name": "spare", "weight": 1, "backup": true, "zone": "eu-1a"}))
         .reply(201, "It was added.")
         .errors(&[404, 409]);
 }

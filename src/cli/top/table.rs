@@ -139,6 +139,11 @@ fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'stati
         }
     };
     note(pool.panic, "panic: all are used".to_owned(), Color::Red);
+    if let Some(zone) = pool.zone.as_ref().filter(|zone| zone.short) {
+        let name = terminal::clean(&zone.name);
+        let words = format!("{} of {} up in zone {name}: other zones are used too", zone.up, zone.backends);
+        note(true, words, Color::Yellow);
+    }
     note(!pool.settled, "discovering backends".to_owned(), Color::Cyan);
     note(pool.queue > 0, format!("{} wait", pool.queue), Color::Yellow);
     let failing = instance.status.as_ref();

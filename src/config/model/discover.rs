@@ -16,7 +16,7 @@ use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
 use super::super::shape::ValueShape;
 use super::super::value::{
     HttpUrl, ServicePort, backend_name, dns_server, docker_label, engine, name_and_port, socket_address,
-    srv_name,
+    srv_name, zone_name,
 };
 use super::registry::{ConsulItem, EtcdItem, KubernetesItem};
 use super::{Adopt, Consul, Etcd, Kubernetes};
@@ -292,6 +292,9 @@ settings! {
         backup: bool => flag(), default false;
         /// Connections at once. Absent: what the pool's limits say.
         connections: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "100";
+        /// The zone in which it runs, for pools that prefer one (`zone` of the pool). Absent: unknown, which counts as
+        /// the pool's.
+        zone: Option<Arc<str>> => optional(zone_name()), absent None, example "eu-1a";
     }
 }
 

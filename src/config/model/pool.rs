@@ -10,8 +10,11 @@ use super::super::check;
 use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, shorthand, table, word};
 use super::super::scalar::{MOST, factor, flag, interval, share, time, time_within, whole};
-use super::super::value::{ip_address, policy, rate, shadow};
-use super::{Buffers, Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT, sources};
+use super::super::value::{ip_address, policy, rate, shadow, zone_name};
+use super::{
+    Backup, Buffers, Check, Health, KEEPALIVE, Rate, RateUnit, Replicas, Source, USER_TIMEOUT,
+    ZonePreference, sources,
+};
 pub use crate::domain::Algorithm;
 use crate::domain::{Client, Ending, SocketAddress};
 pub use crate::protocol::proxy_header::ProxyVersion;
@@ -67,6 +70,11 @@ settings! {
         limits: Limits => table(), absent Limits::default();
         /// When its backups are used: backends with `backup: true`, or with a higher priority number in SRV records.
         backup: Backup => table(), absent Backup::default();
+        /// The zone in which this Pointsman runs, or more than that: backends of other zones are used only while too few
+        /// of this one are up, and for connections that fail or find no room here. A backend without a zone counts as one
+        /// of this zone. Absent: zones do not matter.
+        zone: Option<ZonePreference> => optional(shorthand(zone_name(), ZonePreference::new)), absent None,
+            example "eu-1a";
         /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
         slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
         /// Sends a PROXY header to the backends before the client's bytes, with the client's address: its version, or
@@ -402,17 +410,6 @@ settings! {
     }
 }
 
-settings! {
-    /// When a pool's backups are used (`backup`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Backup: Default {
-        /// down: while no other backend is up, and for a connection that failed at all of them; full: also for a
-        /// connection that finds all of them full (`limits.connections`) and no place in the queue, or waits there for
-        /// `limits.queue_timeout`, as nginx does; HAProxy's way is down.
-        when: BackupWhen => word(), default BackupWhen::Full;
-    }
-}
-
 words! {
     /// What is sent to another backend (`replay`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -423,17 +420,6 @@ words! {
         Always = "always",
         /// Nothing.
         Never = "never",
-    }
-}
-
-words! {
-    /// When a backup gets a connection (`backup.when`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum BackupWhen {
-        /// When the other backends are down or full.
-        Full = "full",
-        /// Only when they are down.
-        Down = "down",
     }
 }
 

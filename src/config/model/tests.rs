@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::super::{
     Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Consul, Docker, Eject, Etcd, Exchange, Factor,
     File, Hash, HashKey, Health, HttpCheck, Kubernetes, Limits, Percent, Policy, Pool, PostgresCheck, Query,
-    RedisCheck, Role, ServicePort, Slow, Source, SourceKey, Srv, StaticBackend, parse, read_backends,
+    RedisCheck, Role, ServicePort, Slow, Source, SourceKey, Srv, StaticBackend, ZonePreference, parse,
+    read_backends,
 };
 use crate::domain::Ending;
 
@@ -255,6 +256,20 @@ fn limits_of_zero_are_none() {
 fn backups_take_the_overflow_unless_the_pool_excludes_it() {
     assert_eq!(pool("backup: {}").backup.when, BackupWhen::Full);
     assert_eq!(pool("backup: {when: down}").backup.when, BackupWhen::Down);
+}
+
+#[test]
+fn a_zone_is_a_name_or_a_name_with_thresholds() {
+    assert_eq!(pool("panic: 0%").zone, None);
+    let zone = ZonePreference::new("eu-1a".into());
+    assert_eq!((zone.min_up, zone.min_backends.get()), (Percent(70), 1));
+    assert_eq!(pool("zone: eu-1a").zone, Some(zone.clone()));
+    assert_eq!(pool("zone: {name: eu-1a}").zone, Some(zone.clone()));
+    let with = ZonePreference { min_up: Percent(50), min_backends: NonZeroU32::new(2).unwrap(), ..zone };
+    assert_eq!(pool("zone: {name: eu-1a, min_up: 50%, min_backends: 2}").zone, Some(with.clone()));
+    // The zone of a backend must be the same text; none is unknown.
+    let is_local = |zone: &str| with.is_local(Some(&zone.into()));
+    assert_eq!([is_local("eu-1a"), is_local("EU-1A"), with.is_local(None)], [true, false, true]);
 }
 
 #[test]

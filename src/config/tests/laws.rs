@@ -33,6 +33,8 @@ fn tree() -> impl Strategy<Value = Value> {
         "weight",
         "address",
         "backup",
+        "zone",
+        "min_up",
         "srv",
         "file",
         "docker",

@@ -27,7 +27,7 @@ pools:
     balance: weighted
     shadow: [least-connections, random-two]
     discover:
-      - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5}]
+      - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5, zone: eu-1a}]
       - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
     health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
     connect: {timeout: 1s, attempts: 1, source: [10.0.0.5, '::1'], transparent: true}
@@ -42,6 +42,7 @@ pools:
     panic: 30%
     limits: {connections: 100, queue: 50, queue_timeout: 3s}
     backup: {when: down}
+    zone: {name: eu-1a, min_up: 60%, min_backends: 2}
     slow_start: 15s
     send_proxy_protocol: {version: v2, authority: true, unique_id: true}
     replay: always

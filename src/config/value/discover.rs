@@ -58,6 +58,12 @@ pub(in crate::config) fn backend_name() -> Kind<Arc<str>> {
     )
 }
 
+/// The name of a zone.
+pub(in crate::config) fn zone_name() -> Kind<Arc<str>> {
+    // What a name must have holds here too: zones are shown in the same places.
+    backend_name()
+}
+
 /// A DNS name and a port.
 pub(in crate::config) fn name_and_port() -> Kind<(String, u16)> {
     let print = |(name, port): &(String, u16)| Outline::text(format!("{name}:{port}"));

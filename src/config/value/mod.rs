@@ -23,7 +23,7 @@ pub(super) use bind::{BoundAddresses, bind};
 pub use discover::backend_address;
 pub(super) use discover::{
     backend_name, dns_server, docker_label, engine, key_prefix, name_and_port, service_name, socket_address,
-    srv_name,
+    srv_name, zone_name,
 };
 pub(super) use health::{bytes, http_host, http_path, protocol_word, server_name, status};
 pub use http_url::HttpUrl;

@@ -47,11 +47,13 @@ pub struct AddedBackend {
     address: SocketAddress,
     weight: u32,
     tier: u16,
+    #[serde(default)]
+    zone: Option<Arc<str>>,
 }
 
 impl From<AddedBackend> for Found {
-    fn from(AddedBackend { name, address, weight, tier }: AddedBackend) -> Self {
-        Self { weight, tier, ..Self::new(name, address) }
+    fn from(AddedBackend { name, address, weight, tier, zone }: AddedBackend) -> Self {
+        Self { weight, tier, zone, ..Self::new(name, address) }
     }
 }
 
@@ -67,6 +69,7 @@ impl PoolState {
             address: found.address.clone(),
             weight: found.weight,
             tier: found.tier,
+            zone: found.zone.clone(),
         });
         PoolHandOver { settings: self.settings(), health, added: added.collect() }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::tests::{changes, observed};
 use super::*;
 use crate::balance::{Lease, PickArgs};
-use crate::config::{Check, Dns, Eject, Health, Percent, Policy, Pool, Source};
+use crate::config::{Check, Dns, Eject, Health, Percent, Policy, Pool, Source, ZonePreference};
 use crate::discovery::{Fitness, Found};
 use crate::domain::{AdminState, CloseReason, Ending, Failure};
 use crate::health::Verdict;
@@ -39,10 +39,12 @@ fn one_found() -> impl Strategy<Value = Found> {
         1 => Just(Fitness::Healthy),
         1 => Just(Fitness::Unhealthy("it is ill".into())),
     ];
-    (0u8..6, 0u8..3, 0u32..4, 0u16..3, proptest::option::of(1u32..4), fitness).prop_map(
-        |(address, name, weight, tier, connections, fitness)| Found {
+    let zone = proptest::option::of(prop_oneof![Just("a"), Just("b")]);
+    (0u8..6, 0u8..3, 0u32..4, 0u16..3, proptest::option::of(1u32..4), fitness, zone).prop_map(
+        |(address, name, weight, tier, connections, fitness, zone)| Found {
             weight,
             tier,
+            zone: zone.map(Arc::from),
             connections: connections.and_then(NonZeroU32::new),
             fitness,
             ..Found::new(
@@ -71,8 +73,9 @@ fn pool() -> impl Strategy<Value = Pool> {
         Just(Policy::Keep),
         Just(Policy::End { how: Ending::Close, after: Duration::ZERO, over: Duration::ZERO }),
     ];
-    (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), policies).prop_map(
-        |(checks, eject, panic, grace, limit, on_drain)| {
+    let zone = proptest::option::of(Just(ZonePreference::new("a".into())));
+    (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), policies, zone).prop_map(
+        |(checks, eject, panic, grace, limit, on_drain, zone)| {
             let mut dns = Dns::new("backend".into(), 80);
             dns.query.flap = Duration::from_secs(3);
             let mut pool = Pool::new(vec![Source::Dns(dns), Source::Static(Vec::new())]);
@@ -83,7 +86,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                 ..Health::new(Check::Tcp)
             };
             pool.health = (0..checks).map(check).collect();
-            (pool.eject, pool.panic, pool.on_drain) = (eject, Percent(panic), on_drain);
+            (pool.eject, pool.panic, pool.on_drain, pool.zone) = (eject, Percent(panic), on_drain, zone);
             pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             pool.slow_start = Duration::from_secs(5);
             pool.limits.connections = limit.and_then(NonZeroU32::new);
@@ -124,6 +127,7 @@ struct Seen {
     state: BackendState,
     weight: u32,
     tier: u16,
+    zone: Option<Arc<str>>,
     connections: Option<NonZeroU32>,
     close_reason: Option<CloseReason>,
 }
@@ -137,6 +141,7 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
                 state: member.state,
                 weight: member.weight,
                 tier: member.tier,
+                zone: member.zone.clone(),
                 connections: member.connections,
                 close_reason: member.backend.directive().map(|directive| directive.reason),
             };
@@ -189,8 +194,8 @@ fn rebuilt(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: In
     pool_state
 }
 
-/// A chosen backend is up, or the pool is in panic; one of the standby tier is up, and of a higher tier; a backup is
-/// chosen only if no primary is up.
+/// A chosen backend is up, or the pool is in panic; one of the standby is up, and of another zone or a higher tier; a backup
+/// is chosen only if no primary is up, and one of another zone only if the local one is short.
 fn choices_are_valid(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
     let snapshot = PoolSnapshot::new(config, members, None);
     let in_use = |member: &&Member| member.weight > 0 && member.state == BackendState::Up;
@@ -207,13 +212,21 @@ fn choices_are_valid(config: &Pool, members: &[Member]) -> Result<(), TestCaseEr
         prop_assert_eq!(snapshot.panic || member.state == BackendState::Up, true);
         prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
         prop_assert!(!snapshot.panic || config.panic > Percent(0));
+        let is_local =
+            |member: &Member| config.zone.as_ref().is_none_or(|zone| zone.is_local(member.zone.as_ref()));
+        let short = snapshot.local_zone.as_ref().is_none_or(|zone| zone.short);
+        prop_assert!(short || is_local(member), "another zone while the local one is not short");
         let standby = snapshot
             .standby
             .as_ref()
             .and_then(|snapshot| snapshot.choose(&PickArgs { random, ..PickArgs::default() }));
         let standby =
             standby.map(|spare| members.iter().find(|m| m.backend.key == spare.backend.key).unwrap());
-        prop_assert!(standby.is_none_or(|spare| spare.state == BackendState::Up && spare.tier > member.tier));
+        let comes_next = |spare: &Member| {
+            let is_after = (spare.tier, !is_local(spare)) > (member.tier, !is_local(member) || short);
+            spare.state == BackendState::Up && is_after
+        };
+        prop_assert!(standby.is_none_or(comes_next), "{standby:?} after {member:?}");
     }
     Ok(())
 }

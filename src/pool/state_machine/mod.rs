@@ -315,7 +315,7 @@ impl PoolState {
         }
     }
 
-    /// Updates a backend's name, weight, tier and limit from its sources and an operator's command.
+    /// Updates a backend's name, weight, tier, zone and limit from its sources and an operator's command.
     fn describe(&mut self, index: usize, effects: &mut Vec<Effect>) {
         let member = &self.members[index];
         let (Some(lead), Some(named)) = (member.lead(&self.config), member.name(&self.config)) else {
@@ -323,6 +323,7 @@ impl PoolState {
         };
         let (tier, by_source) = (lead.tier, lead.weight);
         let connections = lead.connections.or(self.config.limits.connections);
+        let zone = member.found_zone(&self.config).cloned();
         let renamed = (named.name != member.backend.name).then(|| Arc::new(member.backend.named(named)));
         let member = &mut self.members[index];
         // The newest weight counts: a change by the source replaces the operator's.
@@ -349,10 +350,10 @@ impl PoolState {
             let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
             effects.push(Effect::Report(Event::WeightChanged { pool, backend, weight }));
         }
-        let before = (std::mem::replace(&mut member.tier, tier), member.connections);
-        member.connections = connections;
         member.backend.set_limit(connections);
-        if before != (tier, connections) {
+        let before = (member.tier, member.zone.take(), member.connections);
+        (member.tier, member.zone, member.connections) = (tier, zone, connections);
+        if before != (tier, member.zone.clone(), connections) {
             effects.push(Effect::Reshape);
         }
     }
