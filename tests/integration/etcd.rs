@@ -106,6 +106,17 @@ pub(crate) fn config(source: &str) -> String {
     )
 }
 
+/// Waits until the source's server is known to be unreachable; the backend `a` is still used.
+#[track_caller]
+pub(crate) fn backend_a_serves_without_the_server(lb: &Lb) {
+    let line = lb.when_logged("resolve failed");
+    assert!(
+        line.contains("connection refused") && line.contains("the last conclusive answer stays in use"),
+        "{line}"
+    );
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().1, "a");
+}
+
 pub(crate) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }

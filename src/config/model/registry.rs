@@ -72,34 +72,6 @@ settings! {
     }
 }
 
-impl From<EtcdItem> for Etcd {
-    fn from(EtcdItem { etcd, every, hold }: EtcdItem) -> Self {
-        Self { every, hold, ..etcd }
-    }
-}
-
-impl From<Etcd> for EtcdItem {
-    fn from(etcd: Etcd) -> Self {
-        Self { every: etcd.every, hold: etcd.hold, etcd }
-    }
-}
-
-impl RegistryServer for Etcd {
-    const SECRET: &'static str = "password file";
-
-    fn secret_file(&self) -> Option<&Path> {
-        self.password_file.as_deref()
-    }
-
-    fn endpoints(&self) -> &[HttpUrl] {
-        &self.endpoints
-    }
-
-    fn tls(&self) -> Option<&ClientTls> {
-        self.tls.as_ref()
-    }
-}
-
 settings! {
     /// An item of `discover` with a service in Consul.
     pub(super) struct ConsulItem {
@@ -138,34 +110,6 @@ settings! {
     also {
         /// How long the last good state stays in use while Consul cannot be queried.
         hold: Duration = HOLD;
-    }
-}
-
-impl From<ConsulItem> for Consul {
-    fn from(ConsulItem { consul, hold }: ConsulItem) -> Self {
-        Self { hold, ..consul }
-    }
-}
-
-impl From<Consul> for ConsulItem {
-    fn from(consul: Consul) -> Self {
-        Self { hold: consul.hold, consul }
-    }
-}
-
-impl RegistryServer for Consul {
-    const SECRET: &'static str = "token file";
-
-    fn secret_file(&self) -> Option<&Path> {
-        self.token_file.as_deref()
-    }
-
-    fn endpoints(&self) -> &[HttpUrl] {
-        &self.endpoints
-    }
-
-    fn tls(&self) -> Option<&ClientTls> {
-        self.tls.as_ref()
     }
 }
 
@@ -243,30 +187,39 @@ fn of_service_account(file: &str) -> PathBuf {
     Path::new(SERVICE_ACCOUNT).join(file)
 }
 
-impl From<KubernetesItem> for Kubernetes {
-    fn from(KubernetesItem { kubernetes, hold }: KubernetesItem) -> Self {
-        Self { hold, ..kubernetes }
-    }
+/// Declares how the server of a source is reached, and which keys of its item in `discover` are not in the source's own map.
+macro_rules! registry_server {
+    ($source:ident as $key:ident in $item:ident, beside $($field:ident),+; $secret:ident is the $what:literal) => {
+        impl From<$item> for $source {
+            fn from($item { $key, $($field),+ }: $item) -> Self {
+                Self { $($field,)+ ..$key }
+            }
+        }
+
+        impl From<$source> for $item {
+            fn from($key: $source) -> Self {
+                Self { $($field: $key.$field,)+ $key }
+            }
+        }
+
+        impl RegistryServer for $source {
+            const SECRET: &'static str = $what;
+
+            fn secret_file(&self) -> Option<&Path> {
+                self.$secret.as_deref()
+            }
+
+            fn endpoints(&self) -> &[HttpUrl] {
+                &self.endpoints
+            }
+
+            fn tls(&self) -> Option<&ClientTls> {
+                self.tls.as_ref()
+            }
+        }
+    };
 }
 
-impl From<Kubernetes> for KubernetesItem {
-    fn from(kubernetes: Kubernetes) -> Self {
-        Self { hold: kubernetes.hold, kubernetes }
-    }
-}
-
-impl RegistryServer for Kubernetes {
-    const SECRET: &'static str = "token file";
-
-    fn secret_file(&self) -> Option<&Path> {
-        self.token_file.as_deref()
-    }
-
-    fn endpoints(&self) -> &[HttpUrl] {
-        &self.endpoints
-    }
-
-    fn tls(&self) -> Option<&ClientTls> {
-        self.tls.as_ref()
-    }
-}
+registry_server!(Etcd as etcd in EtcdItem, beside every, hold; password_file is the "password file");
+registry_server!(Consul as consul in ConsulItem, beside hold; token_file is the "token file");
+registry_server!(Kubernetes as kubernetes in KubernetesItem, beside hold; token_file is the "token file");
