@@ -219,9 +219,9 @@ pub(super) fn slice_event(json: &[u8]) -> Result<SliceEvent, String> {
 }
 
 /// The addresses of a name: how far each can be used, and its zone.
-type Addresses = BTreeMap<IpAddr, (EndpointUse, Option<Arc<str>>)>;
+type EndpointAddresses = BTreeMap<IpAddr, (EndpointUse, Option<Arc<str>>)>;
 /// The endpoints of a Service by name and port.
-type ByName = BTreeMap<(Option<Arc<str>>, u16), Addresses>;
+type ByName = BTreeMap<(Option<Arc<str>>, u16), EndpointAddresses>;
 
 /// The endpoints of all slices as backends.
 pub(super) fn entries<'a>(
@@ -283,7 +283,7 @@ fn add(slice: &EndpointSlice, port: Option<&ServicePort>, endpoints: &mut ByName
 }
 
 /// The endpoints of one name and port as backends: a Pod with an IPv4 and an IPv6 address is one.
-fn backends(name: Option<&Arc<str>>, port: u16, addresses: &Addresses) -> Vec<(EndpointUse, Found)> {
+fn backends(name: Option<&Arc<str>>, port: u16, addresses: &EndpointAddresses) -> Vec<(EndpointUse, Found)> {
     let found = match name {
         Some(name) => Found::of(name, &addresses.keys().copied().collect(), port),
         None => addresses.keys().map(|ip| nameless(SocketAddr::new(*ip, port).into())).collect(),
