@@ -106,15 +106,27 @@ pub(crate) fn config(source: &str) -> String {
     )
 }
 
-/// Waits until the source's server is known to be unreachable; the backend `a` is still used.
+/// Ends the server of a source whose backend is `a`, which is used meanwhile, and starts it again with other backends.
 #[track_caller]
-pub(crate) fn backend_a_serves_without_the_server(lb: &Lb) {
+pub(crate) fn backends_outlive<S>(
+    lb: &Lb,
+    server: &mut S,
+    end: impl FnOnce(&mut S),
+    start: impl FnOnce(&mut S),
+    then: &[&str],
+) {
+    assert!(lb.logged(&["resolve failed"]).is_empty(), "{}", lb.log());
+    end(server);
     let line = lb.when_logged("resolve failed");
     assert!(
         line.contains("connection refused") && line.contains("the last conclusive answer stays in use"),
         "{line}"
     );
     assert_eq!(http_get(lb.address("l"), "/").unwrap().1, "a");
+    start(server);
+    lb.when_logged("resolved again");
+    lb.when_up(names(then));
+    assert!(lb.logged(&["from=up"]).is_empty(), "{}", lb.log());
 }
 
 pub(crate) fn names(names: &[&str]) -> Vec<String> {
