@@ -82,7 +82,7 @@ struct TargetReference {
 enum EndpointUse {
     /// It is ready.
     Ready,
-    /// It is being shut down and still serves: it is used while no endpoint is ready, as by kube-proxy.
+    /// It is being shut down and still serves: it is a backup. kube-proxy too uses it while no endpoint is ready.
     LastResort,
     /// It is not ready.
     NotReady,
