@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::marks::{CONTINUED, MASQUERADED, OURS, REVERSED};
 use crate::balance::hash::SEED;
 use crate::balance::{self, SlotChoice};
-use crate::config::HashKey;
+use crate::config::{ConntrackEvents, HashKey};
 
 /// The events of a connection: gone, answered, and its mark has changed (`enum ip_conntrack_events`). As a number, since
 /// `nft` takes the word `mark` for something else.
 const EVENTS: u32 = 1 << 2 | 1 << 3 | 1 << 7;
+/// The events that tell its state of TCP: assured, and a change of the state.
+const STATE_EVENTS: u32 = 1 << 4 | 1 << 5;
 /// How long a connection that both sides have closed stays in conntrack, in seconds: a minute is the longest that a FIN
 /// is sent again, but a connection for each request would fill the table.
 const TIME_WAIT: u64 = 10;
@@ -28,6 +30,8 @@ pub struct ListenerRules {
     pub addresses: Vec<SocketAddr>,
     /// Whether the backends see the balancer's address instead of the client's.
     pub masquerade: bool,
+    /// Which events conntrack reports.
+    pub events: ConntrackEvents,
     /// How the slot of a connection is chosen.
     pub choice: SlotChoice,
     /// What of the client is hashed, if it is chosen by that.
@@ -239,9 +243,14 @@ impl ListenerRules {
 
     pub(super) fn set_timeouts(&self) -> Vec<String> {
         let rules = |(family, _): (Family, String)| {
-            let (name, events) = (self.timeout_name(family), format!("ct event set {EVENTS:#x}"));
-            self.packets(family)
-                .map(move |packets| format!("{packets} ct state new ct timeout set \"{name}\" {events}"))
+            let name = self.timeout_name(family);
+            let events = match self.events {
+                ConntrackEvents::Few => EVENTS,
+                ConntrackEvents::All => EVENTS | STATE_EVENTS,
+            };
+            self.packets(family).map(move |packets| {
+                format!("{packets} ct state new ct timeout set \"{name}\" ct event set {events:#x}")
+            })
         };
         self.maps().flat_map(rules).collect()
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::balance::SlotChoice;
-use crate::config::HashKey;
+use crate::config::{ConntrackEvents, HashKey};
 use crate::kernel_plane::listener_rules::identifier;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ fn listener() -> ListenerRules {
         name: identifier("web"),
         addresses: addresses(&["192.0.2.1:80"]),
         masquerade: true,
+        events: ConntrackEvents::Few,
         choice: SlotChoice::Rotation,
         key: HashKey::SourceIp,
         slots: [addresses(&["10.0.0.1:5000", "10.0.0.2:5000"]), Vec::new()],
@@ -191,6 +192,17 @@ fn a_name_that_nftables_would_not_take_is_changed() {
     assert_ne!(identifier("a.b"), identifier("a_b"));
     let long = "a".repeat(65);
     assert_ne!(identifier(&long), identifier(&format!("{long}b")));
+}
+
+#[test]
+fn all_events_are_reported_on_demand() {
+    let events = |events| {
+        let scripts = rules(ListenerRules { events, ..listener() }).scripts("pointsman").0.concat();
+        let (_, after) = scripts.split_once("ct event set ").unwrap();
+        after.split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(events(ConntrackEvents::Few), "0x8c");
+    assert_eq!(events(ConntrackEvents::All), "0xbc");
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl Served {
             name: listener_rules::identifier(&self.listener.name),
             addresses: self.addresses.iter().filter_map(SocketAddress::tcp).collect(),
             masquerade: settings.masquerade,
+            events: settings.conntrack_events,
             choice,
             connect: pool_settings.connect.timeout,
             key: if pool_settings.balance.hashes() { pool_settings.hash.key } else { HashKey::SourceIp },

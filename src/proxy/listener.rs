@@ -13,7 +13,9 @@ use super::client_limits::ClientLimits;
 use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
-use crate::config::{self, Buffers, ClientAddress, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::config::{
+    self, Buffers, ClientAddress, ConntrackEvents, NoBackend, PerClient, SocketMode, SocketOptions,
+};
 use crate::domain::{CloseReason, ListenerState, Plane};
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub plane: Plane,
     /// Whether the backends of connections that the kernel forwards see this machine's address instead of the client's.
     pub masquerade: bool,
+    /// Which events of those connections conntrack reports.
+    pub conntrack_events: ConntrackEvents,
     /// Which pools they go to.
     pub routing: Routing,
     /// How long a connection may take to send its ClientHello; `None`: the ClientHello is not read.
@@ -86,6 +90,7 @@ impl Settings {
         Some(Self {
             plane,
             masquerade: listener.client_address == ClientAddress::Masquerade,
+            conntrack_events: listener.conntrack_events,
             routing: Routing::new(listener, pool)?,
             hello_timeout: listener.reads_hello.then(|| listener.hello_timeout.unwrap_or(hello::TIMEOUT)),
             postgres: listener.postgres,

@@ -61,6 +61,9 @@ settings! {
         /// Which address the backends see as that of the client: this machine's, as without the kernel, or (keep) the
         /// client's. Then the backends' packets to the clients must pass through this machine: it is their router.
         client_address: ClientAddress => word(), default ClientAddress::Masquerade, only "with plane: kernel or auto";
+        /// Which events of forwarded connections conntrack reports. few: what Pointsman needs; all: what other programs need
+        /// besides, such as conntrackd, which tells another machine of the connections.
+        conntrack_events: ConntrackEvents => word(), default ConntrackEvents::Few, only "with plane: kernel or auto";
         /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
         /// connect, as nothing listens until a backend is up.
         no_backend: NoBackend => word(), default NoBackend::Reset;
@@ -109,6 +112,7 @@ impl Listener {
             hello_timeout: None,
             plane: PlaneChoice::User,
             client_address: ClientAddress::Masquerade,
+            conntrack_events: ConntrackEvents::Few,
             no_backend: NoBackend::Reset,
             max_connections: None,
             allow: Vec::new(),
@@ -140,6 +144,12 @@ impl Listener {
         if key == "client_address" {
             let none = self.plane == PlaneChoice::User && self.client_address != ClientAddress::Masquerade;
             return none.then(|| ("plane", "only the kernel can keep it; write `plane: kernel`".to_owned()));
+        }
+        if key == "conntrack_events" {
+            let none = self.plane == PlaneChoice::User && self.conntrack_events != ConntrackEvents::Few;
+            return none.then(|| {
+                ("plane", "conntrack reports forwarded connections; write `plane: kernel`".to_owned())
+            });
         }
         let SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog } = self.options;
         let for_tcp = match key {
@@ -358,6 +368,17 @@ words! {
         Keep = "keep",
         /// This machine's.
         Masquerade = "masquerade",
+    }
+}
+
+words! {
+    /// Which events of a forwarded connection conntrack reports (`conntrack_events`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ConntrackEvents {
+        /// That its backend has answered, that its mark has changed, and that it is gone.
+        Few = "few",
+        /// Its states of TCP, too.
+        All = "all",
     }
 }
 
