@@ -1,87 +1,49 @@
 //! Two balancers with the same configuration (`plane: kernel`, `client_address: keep`, `maglev`), and one virtual address on
 //! each side, which keepalived gives to one of them. When that one is cut off, the other one continues its connections.
 
+mod routes;
+mod shared_state;
+mod streams;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::machine::Machine;
 use crate::support::network::{is_inside, sh};
 use crate::support::{Lb, eventually};
+use streams::{Streams, serve};
 
 /// The virtual addresses: the listener's, and the router of the backends.
 const LISTENER: &str = "10.90.0.100";
 const ROUTER: &str = "10.91.0.100";
 const PORT: u16 = 8080;
+/// The number of streams in the tests, half of them in each direction.
+const STREAMS: usize = 200;
 
-/// Streams in each direction. Each has these pieces with a pause between two: two and a half seconds.
-const STREAMS: usize = 100;
-const PIECES: u8 = 64;
-const PIECE: usize = 4096;
-const PAUSE: Duration = Duration::from_millis(40);
+/// A process that is killed at the end.
+struct Daemon(Child);
 
-/// The pieces that all streams have received.
-static RECEIVED: AtomicUsize = AtomicUsize::new(0);
-
-/// Sends a stream.
-fn send(stream: &mut TcpStream) -> std::io::Result<()> {
-    for number in 0..PIECES {
-        stream.write_all(&[number; PIECE])?;
-        std::thread::sleep(PAUSE);
-    }
-    Ok(())
-}
-
-/// Receives a whole stream; returns the longest time without a piece.
-fn receive(stream: &mut TcpStream) -> Result<Duration, String> {
-    let (mut gap, mut last) = (Duration::ZERO, Instant::now());
-    for number in 0..PIECES {
-        let mut bytes = [0; PIECE];
-        stream.read_exact(&mut bytes).map_err(|error| format!("piece {number}: {error}"))?;
-        if bytes != [number; PIECE] {
-            return Err(format!("piece {number} has other bytes"));
-        }
-        RECEIVED.fetch_add(1, Ordering::Relaxed);
-        gap = gap.max(last.elapsed());
-        last = Instant::now();
-    }
-    Ok(gap)
-}
-
-/// The backend of a download (`d`) or an upload (`u`).
-fn serve(mut stream: TcpStream) {
-    let mut direction = [0];
-    let _ = stream.read_exact(&mut direction);
-    if direction == *b"d" {
-        let _ = send(&mut stream);
-    } else if receive(&mut stream).is_ok() {
-        let _ = stream.write_all(b"whole");
+impl Daemon {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
 
-/// A client's stream.
-fn transfer(mut stream: TcpStream, is_download: bool) -> Result<Duration, String> {
-    stream.set_read_timeout(Some(crate::TIME_LIMIT)).unwrap();
-    stream.write_all(if is_download { b"d" } else { b"u" }).map_err(|error| error.to_string())?;
-    if is_download {
-        return receive(&mut stream);
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
-    send(&mut stream).map_err(|error| format!("sending: {error}"))?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer).map_err(|error| format!("the answer: {error}"))?;
-    Ok(Duration::ZERO)
 }
 
 /// A machine with a balancer and keepalived.
 struct Balancer {
     machine: Machine,
     lb: Lb,
-    keepalived: Child,
+    _keepalived: Daemon,
     name: &'static str,
 }
 
@@ -97,7 +59,7 @@ impl Balancer {
         });
         let folder = lb.folder().to_owned();
         let keepalived = machine.run(move || start_keepalived(&folder, priority));
-        Self { machine, lb, keepalived, name }
+        Self { machine, lb, _keepalived: keepalived, name }
     }
 
     fn has_address(&self) -> bool {
@@ -112,14 +74,7 @@ impl Balancer {
     }
 }
 
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        let _ = self.keepalived.kill();
-        let _ = self.keepalived.wait();
-    }
-}
-
-fn start_keepalived(folder: &Path, priority: u8) -> Child {
+fn start_keepalived(folder: &Path, priority: u8) -> Daemon {
     let config = format!(
         "vrrp_instance both {{
            state BACKUP
@@ -136,14 +91,12 @@ fn start_keepalived(folder: &Path, priority: u8) -> Child {
     );
     std::fs::write(folder.join("keepalived.conf"), config).unwrap();
     let pid_file = |name: &str| folder.join(name).display().to_string();
-    Command::new("keepalived")
-        .args(["--dont-fork", "--log-console", "--vrrp", "--use-file"])
-        .arg(folder.join("keepalived.conf"))
-        .args(["--pid", &pid_file("keepalived.pid"), "--vrrp_pid", &pid_file("vrrp.pid")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    Daemon::start(
+        Command::new("keepalived")
+            .args(["--dont-fork", "--log-console", "--vrrp", "--use-file"])
+            .arg(folder.join("keepalived.conf"))
+            .args(["--pid", &pid_file("keepalived.pid"), "--vrrp_pid", &pid_file("vrrp.pid")]),
+    )
 }
 
 /// What the balancers' cables are plugged into, and the programs.
@@ -158,6 +111,8 @@ fn has_bridges(test: &str) -> bool {
 /// A client, and machines with a backend each.
 struct Network {
     client: Machine,
+    /// Of the listener: events of conntrack.
+    events: &'static str,
     _backends: Vec<(Machine, Backend)>,
 }
 
@@ -176,15 +131,16 @@ impl Network {
             });
             (machine, backend.unwrap())
         };
-        Self { client, _backends: ends.iter().map(backend).collect() }
+        Self { client, events: "few", _backends: ends.iter().map(backend).collect() }
     }
 
     /// The configuration with these backends.
     fn config(&self, ends: &[u8]) -> String {
         let backends = ends.iter().map(|end| format!("10.91.0.{end}:5000")).collect::<Vec<_>>().join(", ");
+        let events = self.events;
         format!(
             "listeners:
-  web: {{bind: {LISTENER}:{PORT}, pool: web, plane: kernel, client_address: keep}}
+  web: {{bind: {LISTENER}:{PORT}, pool: web, plane: kernel, client_address: keep, conntrack_events: {events}}}
 pools:
   web:
     balance: maglev
@@ -203,14 +159,18 @@ pools:
 
     /// Connections of the client.
     fn connect(&self, count: usize) -> Vec<TcpStream> {
-        let to: SocketAddr = format!("{LISTENER}:{PORT}").parse().unwrap();
-        let connect = move |_| {
-            let stream = TcpStream::connect_timeout(&to, crate::TIME_LIMIT).unwrap();
-            stream.set_read_timeout(Some(crate::TIME_LIMIT)).unwrap();
-            stream
-        };
-        self.client.run(move || (0..count).map(connect).collect())
+        self.client.run(move || connect((LISTENER.parse::<IpAddr>().unwrap(), PORT).into(), count))
     }
+}
+
+/// Connections from the machine that calls it.
+fn connect(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = |_| {
+        let stream = TcpStream::connect_timeout(&to, crate::TIME_LIMIT).unwrap();
+        stream.set_read_timeout(Some(crate::TIME_LIMIT)).unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
 }
 
 #[test]
@@ -220,30 +180,25 @@ fn the_second_machine_continues_the_connections_of_the_first() {
     }
     let network = Network::new(&[21, 22], |_, stream| serve(stream));
     let [first, second] = network.balancers([&[21, 22]; 2]);
-    let streams: Vec<JoinHandle<_>> = network
-        .connect(2 * STREAMS)
-        .into_iter()
-        .enumerate()
-        .map(|(n, stream)| std::thread::spawn(move || transfer(stream, n.is_multiple_of(2))))
-        .collect();
-    first.lb.when_logged_times(2 * STREAMS, &["routed conn="]);
-    eventually("all are under way", || {
-        (RECEIVED.load(Ordering::Relaxed) >= 2 * STREAMS * usize::from(PIECES) / 6).then_some(())
-    });
+    let streams = Streams::start(network.connect(STREAMS));
+    first.lb.when_logged_times(STREAMS, &["routed conn="]);
+    streams.when_all_move();
     first.cut_off();
-    let (mut gaps, mut broken) = (Vec::new(), Vec::new());
-    for (n, stream) in streams.into_iter().enumerate() {
-        match stream.join().unwrap() {
-            Ok(gap) => gaps.push(gap),
-            Err(error) => broken.push(format!("{}: {error}", if n % 2 == 0 { "download" } else { "upload" })),
-        }
-    }
-    eprintln!("the longest gap of a download: {:?}", gaps.iter().max().unwrap());
-    assert!(broken.is_empty(), "{broken:#?}\n{}", second.lb.log());
+    streams.when_all_move();
+    let gap = streams.finish();
+    eprintln!("the longest gap of a download: {gap:?}");
     assert!(second.has_address());
     // The second one tells of them as of its own.
-    second.lb.when_logged_times(2 * STREAMS, &["routed conn=", "client=10.90.0.10:", "listener=web"]);
-    second.lb.when_logged_times(2 * STREAMS, &["closed conn=", "client=10.90.0.10:"]);
+    second.lb.when_logged_times(STREAMS, &["routed conn=", "client=10.90.0.10:", "listener=web"]);
+    second.lb.when_logged_times(STREAMS, &["closed conn=", "client=10.90.0.10:"]);
+}
+
+/// The backend's end of a connection: sends its number, and then what it receives.
+fn number_and_echo(number: u8, mut stream: TcpStream) {
+    if stream.write_all(&[number]).is_ok() {
+        let mut reader = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut reader, &mut stream);
+    }
 }
 
 /// A client's connection that has received the backend's number.
@@ -270,12 +225,7 @@ fn a_backend_that_the_second_machine_lacks_costs_only_its_own_connections() {
     if !has_bridges("a_backend_that_the_second_machine_lacks_costs_only_its_own_connections") {
         return;
     }
-    let network = Network::new(&[21, 22, 23], |number, mut stream| {
-        if stream.write_all(&[number]).is_ok() {
-            let mut reader = stream.try_clone().unwrap();
-            let _ = std::io::copy(&mut reader, &mut stream);
-        }
-    });
+    let network = Network::new(&[21, 22, 23], number_and_echo);
     // 23 has left when the second one takes over.
     let [first, second] = network.balancers([&[21, 22, 23], &[21, 22]]);
     let mut streams: Vec<_> = network.connect(STREAMS).into_iter().map(numbered).collect();
