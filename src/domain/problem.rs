@@ -123,12 +123,14 @@ pub enum ProblemKind {
     StateFailing,
     /// The kernel does not forward a listener's connections, although it is configured to.
     NotForwarded,
+    /// The kernel forgets a listener's idle connections too soon.
+    IdleForgotten,
 }
 
 impl ProblemKind {
     /// All of them.
     #[cfg(any(test, feature = "testing"))]
-    pub const ALL: [Self; 31] = {
+    pub const ALL: [Self; 32] = {
         use Resource::{
             AcceptQueue, Connections, Conntrack, ListenerConnections, LogDisk, Memory, OpenFiles, SourcePorts,
         };
@@ -164,6 +166,7 @@ impl ProblemKind {
             Self::LogLinesDropped,
             Self::StateFailing,
             Self::NotForwarded,
+            Self::IdleForgotten,
         ]
     };
 
@@ -194,6 +197,7 @@ impl ProblemKind {
             Self::LogLinesDropped => "log_lines_dropped",
             Self::StateFailing => "state_failing",
             Self::NotForwarded => "not_forwarded",
+            Self::IdleForgotten => "idle_forgotten",
         }
     }
 }

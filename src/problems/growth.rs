@@ -36,6 +36,8 @@ pub(crate) enum Counter {
     ConnectsFailed,
     /// Connections that the kernel dropped because an accept queue was full.
     AcceptQueueOverflows,
+    /// Packets that the kernel dropped because its table of tracked connections was full.
+    ConntrackDrops,
     /// Log lines that were lost.
     LogLinesDropped,
 }

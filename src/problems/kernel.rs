@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::socket_diag::{self, AcceptQueue};
 
@@ -23,6 +24,10 @@ pub(crate) struct KernelPicture {
     pub time_wait: HashMap<SocketAddr, u64>,
     /// Entries of the connection tracking, and their limit.
     pub conntrack: Option<[u64; 2]>,
+    /// Packets that were dropped because that table was full.
+    pub conntrack_drops: Option<u64>,
+    /// How long a tracked connection may be idle, unless rules say otherwise.
+    pub conntrack_timeout: Option<Duration>,
     /// Resident memory of the process and the memory that it may have, in bytes.
     pub memory: Option<[u64; 2]>,
     /// Space of the log directory's file system that the process cannot use, and all of it, in bytes.
@@ -48,6 +53,8 @@ impl KernelPicture {
             conntrack: number(&format!("{tracked}count"))
                 .zip(number(&format!("{tracked}max")))
                 .map(<[u64; 2]>::from),
+            conntrack_drops: text("/proc/net/stat/nf_conntrack").map(|text| column(&text, "drop")),
+            conntrack_timeout: number(&format!("{tracked}tcp_timeout_established")).map(Duration::from_secs),
             memory: text("/proc/self/status")
                 .and_then(|text| kib(&text, "VmRSS:"))
                 .zip(memory_limit())
@@ -117,6 +124,14 @@ fn time_wait_total(sockstat: &str) -> Option<u64> {
     words.nth(1)?.parse().ok()
 }
 
+/// The sum of a column of hexadecimal numbers, with a row for each core; 0 without it.
+fn column(text: &str, name: &str) -> u64 {
+    let mut rows = text.lines().map(str::split_ascii_whitespace);
+    let Some(index) = rows.next().and_then(|mut names| names.position(|one| one == name)) else { return 0 };
+    let value = |mut row: std::str::SplitAsciiWhitespace<'_>| u64::from_str_radix(row.nth(index)?, 16).ok();
+    rows.filter_map(value).fold(0, u64::saturating_add)
+}
+
 /// The value in KiB after a name in `status` or `meminfo`, in bytes.
 fn kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -184,6 +199,14 @@ mod tests {
         assert!(used <= all && all > 1 << 20, "{used} of {all}");
         assert_eq!(disk_space(&folder.path().join("missing")), None);
         assert_eq!(disk_space(Path::new("/proc")), None, "it has no size");
+    }
+
+    #[test]
+    fn a_column_is_the_sum_of_its_rows() {
+        let text =
+            "entries  found drop early_drop\n00000010  00000000 0000000a 1\n00000010  00000000 00000001 2\n";
+        assert_eq!(["drop", "early_drop", "found", "insert"].map(|name| column(text, name)), [11, 3, 0, 0]);
+        assert_eq!([column("", "drop"), column("drop\n", "drop"), column("drop\nx\n", "drop")], [0; 3]);
     }
 
     #[test]

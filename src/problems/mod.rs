@@ -1,13 +1,14 @@
 //! What is wrong now, since when, and what to do about it; and how close the process is to its limits.
 //!
 //! Once a second a task takes a [`Picture`] of the process and counts what has grown ([`growth`]); every few seconds it
-//! reads the limits from the kernel ([`kernel`]). The rules (`availability.rs`, `pools.rs`, `process.rs`, `capacity.rs`)
-//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs outside the
+//! reads the limits from the kernel ([`kernel`]). The rules (`availability.rs`, `pools.rs`, `process.rs`, `forwarding.rs`,
+//! `capacity.rs`) are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs outside the
 //! workers, and reads only what they count in any case.
 
 mod availability;
 mod capacity;
 mod finding;
+mod forwarding;
 mod growth;
 mod kernel;
 mod picture;
@@ -49,6 +50,7 @@ const PAUSE_FACTOR: u32 = 50;
 /// The input of the rules.
 struct Sight<'p> {
     picture: &'p Picture,
+    kernel: &'p KernelPicture,
     /// The growth of the counters within `window`, and within [`RECENT`].
     grown: Grown,
     recent: Grown,
@@ -66,6 +68,8 @@ struct ProblemWatch {
     measures: Vec<Measure>,
     /// The last figures of the kernel that the picture lacks.
     kernel: KernelPicture,
+    /// The packets that a full table of connections had cost when the process started.
+    drops_before: Option<u64>,
     trends: Trends,
     tracker: Tracker,
     /// The problems of the last picture.
@@ -144,6 +148,10 @@ impl ProblemWatch {
         let dropped =
             self.kernel.accept_queues.iter().filter(own).map(|queue| u64::from(queue.dropped)).sum();
         picture.counters.insert(Counter::AcceptQueueOverflows, dropped);
+        if let Some(drops) = self.kernel.conntrack_drops {
+            let before = *self.drops_before.get_or_insert(drops);
+            picture.counters.insert(Counter::ConntrackDrops, drops.saturating_sub(before));
+        }
         self.growth.take(picture.at, WINDOW, std::mem::take(&mut picture.counters));
         self.measures = capacity::measures(&picture, &self.kernel);
         if is_new {
@@ -158,10 +166,11 @@ impl ProblemWatch {
     fn findings(&self, picture: &Picture, window: Duration) -> Vec<Finding> {
         let grown = self.growth.within(window, picture.at);
         let recent = self.growth.within(RECENT, picture.at);
-        let sight = Sight { picture, grown, recent, window };
+        let sight = Sight { picture, kernel: &self.kernel, grown, recent, window };
         let mut findings = Vec::new();
         pools::findings(&sight, &mut findings);
         process::findings(&sight, &mut findings);
+        forwarding::findings(&sight, &mut findings);
         self.trends.findings(&self.measures, &mut findings);
         findings
     }

@@ -98,6 +98,8 @@ pub(crate) struct ListenerPicture {
     pub limit: Option<u64>,
     /// Why the kernel does not forward them, although it is configured to.
     pub kernel_obstacle: Option<Arc<str>>,
+    /// Whether the kernel forwards them, and a pool of theirs has no limit of how long they may be idle.
+    pub forwarded_without_limit: bool,
 }
 
 impl Picture {
@@ -128,12 +130,16 @@ impl Picture {
         counters.insert(Counter::LogLinesDropped, log::dropped_lines());
         let listener = |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| {
             let settings = listener.settings.load();
+            let is_unlimited = |pool: &Arc<Pool>| pool.settings().timeouts.idle.is_none();
+            let is_forwarded = settings.plane == Plane::Kernel && listener.kernel_obstacle().is_none();
             ListenerPicture {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().filter_map(SocketAddress::tcp).collect(),
                 open: listener.active() as u64,
                 limit: settings.max_connections.map(|limit| limit as u64),
                 kernel_obstacle: listener.kernel_obstacle().filter(|_| settings.plane == Plane::Kernel),
+                forwarded_without_limit: is_forwarded
+                    && settings.routing.pools().iter().any(|pool| is_unlimited(pool)),
             }
         };
         Self {

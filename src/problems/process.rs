@@ -3,7 +3,6 @@
 use super::Sight;
 use super::finding::{Finding, ProblemSubject};
 use super::growth::Counter;
-use super::picture::ListenerPicture;
 use crate::domain::{ProblemKind, Resource, Severity};
 use crate::humanize;
 
@@ -19,7 +18,6 @@ pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
         state_failing(sight),
     ];
     findings.extend(all.into_iter().flatten());
-    findings.extend(sight.picture.listeners.iter().filter_map(not_forwarded));
 }
 
 fn of_process(kind: ProblemKind, severity: Severity, sentence: String, hint: &str) -> Finding {
@@ -104,14 +102,4 @@ fn state_failing(sight: &Sight<'_>) -> Option<Finding> {
         format!("the state directory cannot be written ({failure}): a restart would lose what operators set");
     let hint = "free space on the disk of `runtime.state`, or make it writable: it is then written at once";
     Some(of_process(ProblemKind::StateFailing, Severity::Warning, sentence, hint))
-}
-
-fn not_forwarded(listener: &ListenerPicture) -> Option<Finding> {
-    let (name, obstacle) = (&listener.name, listener.kernel_obstacle.as_ref()?);
-    let sentence = format!(
-        "the kernel does not forward the connections of listener {name}: {obstacle}. This process forwards them"
-    );
-    let hint = "Pointsman tries again by itself; `plane: user` makes it permanent";
-    let subject = ProblemSubject::listener(name);
-    Some(Finding::new(ProblemKind::NotForwarded, Severity::Warning, subject, sentence, hint))
 }

@@ -55,6 +55,7 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
             open: 1,
             limit: None,
             kernel_obstacle: None,
+            forwarded_without_limit: false,
         }],
         connections: [1, 1000],
         log_failures: Vec::new(),
@@ -591,6 +592,41 @@ fn a_listener_that_the_kernel_is_to_forward_and_does_not_is_a_problem() {
     );
     assert_eq!((&*found[0].kind, found[0].listener.as_deref()), ("not_forwarded", Some("web")));
     assert_eq!(process.after(1, |picture| picture.listeners[0].kernel_obstacle = None), []);
+}
+
+#[test]
+fn idle_connections_that_the_kernel_forgets_are_a_problem() {
+    let mut process = WatchedProcess::new(&[("web", "a up")]);
+    let after = |seconds| KernelPicture {
+        conntrack_timeout: Some(Duration::from_secs(seconds)),
+        ..Default::default()
+    };
+    process.watch.kernel = after(600);
+    assert_eq!(process.after(1, |_| ()), [], "a time limit of the pool replaces the kernel's");
+    let found = process.after(1, |picture| picture.listeners[0].forwarded_without_limit = true);
+    assert_eq!(
+        sentence(&found),
+        "the kernel forgets connections of listener web that are idle for 10m: their pool has no `timeouts.idle`, so \
+         net.netfilter.nf_conntrack_tcp_timeout_established holds"
+    );
+    assert_eq!((&*found[0].kind, found[0].listener.as_deref()), ("idle_forgotten", Some("web")));
+    process.watch.kernel = after(7200);
+    assert_eq!(process.after(1, |_| ()), []);
+}
+
+#[test]
+fn packets_that_a_full_table_of_connections_costs_are_a_problem_for_a_minute() {
+    let mut process = WatchedProcess::new(&[("web", "a up")]);
+    process.watch.kernel.conntrack_drops = Some(7);
+    assert_eq!(process.after(1, |_| ()), [], "they are from before the start");
+    process.watch.kernel.conntrack_drops = Some(10);
+    let found = process.after(1, |_| ());
+    assert_eq!(
+        sentence(&found),
+        "the kernel dropped 3 packets within a minute, as its table of tracked connections was full"
+    );
+    assert!(found[0].is_critical() && &*found[0].kind == "conntrack");
+    assert_eq!(process.after(61, |_| ()), []);
 }
 
 #[test]

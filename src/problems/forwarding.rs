@@ -1,0 +1,64 @@
+//! The problems of connections that the kernel forwards, and of its table of tracked connections.
+
+use std::time::Duration;
+
+use super::Sight;
+use super::finding::{Finding, ProblemSubject};
+use super::growth::Counter;
+use super::kernel::KernelPicture;
+use super::picture::ListenerPicture;
+use crate::domain::{ProblemKind, Resource, Severity};
+use crate::humanize;
+
+/// The time after which an idle connection may expect that its end notices a lost peer: the kernel's default
+/// `tcp_keepalive_time` (tcp(7)). A connection that is forgotten sooner is lost although both ends keep it alive.
+const KEEPALIVE: Duration = Duration::from_secs(7200);
+
+/// The problems of the kernel plane.
+pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
+    findings.extend(packets_dropped(sight));
+    for listener in &sight.picture.listeners {
+        findings.extend(not_forwarded(listener));
+        findings.extend(forgotten(listener, sight.kernel));
+    }
+}
+
+fn packets_dropped(sight: &Sight<'_>) -> Option<Finding> {
+    let dropped = sight.recent.of(&Counter::ConntrackDrops);
+    (dropped > 0).then(|| {
+        let sentence = format!(
+            "the kernel dropped {} within a minute, as its table of tracked connections was full",
+            humanize::count(dropped, "packet")
+        );
+        let hint =
+            "raise net.netfilter.nf_conntrack_max, and look with `conntrack -L` for what fills the table";
+        let kind = ProblemKind::Scarce(Resource::Conntrack);
+        let subject = ProblemSubject::default();
+        Finding::new(kind, Severity::Critical, subject, sentence, hint).with([("dropped", dropped)])
+    })
+}
+
+fn not_forwarded(listener: &ListenerPicture) -> Option<Finding> {
+    let (name, obstacle) = (&listener.name, listener.kernel_obstacle.as_ref()?);
+    let sentence = format!(
+        "the kernel does not forward the connections of listener {name}: {obstacle}. This process forwards them"
+    );
+    let hint = "Pointsman tries again by itself; `plane: user` makes it permanent";
+    let subject = ProblemSubject::listener(name);
+    Some(Finding::new(ProblemKind::NotForwarded, Severity::Warning, subject, sentence, hint))
+}
+
+fn forgotten(listener: &ListenerPicture, kernel: &KernelPicture) -> Option<Finding> {
+    let after =
+        kernel.conntrack_timeout.filter(|after| listener.forwarded_without_limit && *after < KEEPALIVE)?;
+    let name = &listener.name;
+    let sentence = format!(
+        "the kernel forgets connections of listener {name} that are idle for {}: their pool has no `timeouts.idle`, so \
+         net.netfilter.nf_conntrack_tcp_timeout_established holds",
+        humanize::duration(after)
+    );
+    let hint = "set `timeouts.idle` of the pool, or raise the kernel's value to 2 h at least: the next packet of a \
+                forgotten connection is answered with a reset";
+    let subject = ProblemSubject::listener(name);
+    Some(Finding::new(ProblemKind::IdleForgotten, Severity::Warning, subject, sentence, hint))
+}
