@@ -33,12 +33,16 @@ struct Ending {
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// The longest time between two looks.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// The shortest time between looks at entries of different connections: many are looked at together.
+const LOOKS_EVERY: Duration = Duration::from_millis(10);
 
 /// The open connections, by the direction of the first packet of each.
 pub(super) struct Connections {
     open: HashMap<Tuple, Open>,
     /// In the order of their next look.
     ending: BTreeMap<(Instant, u64), Ending>,
+    /// No look comes before.
+    next_looks: Option<Instant>,
     /// Entries of connections that have ended, until the kernel removes them.
     ended: HashSet<Tuple>,
     shared: Arc<Shared>,
@@ -54,6 +58,7 @@ impl Connections {
         Self {
             open: HashMap::new(),
             ending: BTreeMap::new(),
+            next_looks: None,
             ended: HashSet::new(),
             shared,
             next_conn: first,
@@ -99,11 +104,12 @@ impl Connections {
 
     /// When an entry is to be looked at next.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.ending.first_key_value().map(|((at, _), _)| *at)
+        self.ending.first_key_value().map(|((at, _), _)| self.next_looks.map_or(*at, |next| next.max(*at)))
     }
 
     /// The connections whose entries are to be looked at now.
     pub(super) fn take_ending(&mut self, now: Instant) -> Vec<Tuple> {
+        self.next_looks = Some(now + LOOKS_EVERY);
         let mut tuples = Vec::new();
         while let Some(first) = self.ending.first_entry().filter(|first| first.get().at <= now) {
             let ((_, conn), Ending { original, after, .. }) = first.remove_entry();

@@ -1,9 +1,10 @@
 //! The kernel's table of connections (conntrack): its events, and questions about single entries (ctnetlink,
 //! `linux/netfilter/nfnetlink_conntrack.h`).
 
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -11,7 +12,7 @@ use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::netlink::{self, Datagrams, Request, attribute};
+use crate::netlink::{self, Datagrams, Request, attribute, attributes};
 use crate::socket_option::set_option;
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type; the lower one is the kind.
@@ -42,9 +43,11 @@ const COUNTERS_REPLY: u16 = 10;
 /// `CTA_TUPLE_…`.
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
-/// `CTA_IP_…`: the source; the destination is the next number.
+/// `CTA_IP_…`.
 const V4_SOURCE: u16 = 1;
+const V4_DESTINATION: u16 = 2;
 const V6_SOURCE: u16 = 3;
+const V6_DESTINATION: u16 = 4;
 /// `CTA_PROTO_…`.
 const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
@@ -58,7 +61,7 @@ const BYTES: u16 = 2;
 const SEEN_REPLY: u32 = 2;
 
 /// The two ends of one direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// Where its packets come from.
     pub source: SocketAddr,
@@ -141,41 +144,99 @@ impl ConntrackEvent {
 impl ConntrackEntry {
     /// Reads the body of a message; `None`: it is no TCP connection.
     fn read(body: &[u8]) -> Option<Self> {
-        let attributes = body.get(FAMILY_HEADER..)?;
-        let number = |kind| attribute(attributes, kind)?.try_into().ok().map(u32::from_be_bytes);
-        let tcp = attribute(attributes, PROTOCOL_STATE).and_then(|state| attribute(state, TCP));
-        let state = tcp.and_then(|tcp| attribute(tcp, TCP_STATE)?.first().copied());
-        let bytes = |kind| {
-            let counters = attribute(attributes, kind)?;
-            attribute(counters, BYTES)?.try_into().ok().map(u64::from_be_bytes)
-        };
+        let (mut original, mut reply) = (None, None);
+        let (mut mark, mut status, mut state) = (None, None, None);
+        let mut bytes = [None; 2];
+        // One pass, as there are tens of thousands a second.
+        for (kind, value) in attributes(body.get(FAMILY_HEADER..)?) {
+            match kind {
+                TUPLE_ORIGINAL => original = Some(Tuple::read(value)?),
+                TUPLE_REPLY => reply = Some(Tuple::read(value)?),
+                STATUS => status = number(value),
+                PROTOCOL_STATE => {
+                    let tcp = attribute(value, TCP).and_then(|tcp| attribute(tcp, TCP_STATE));
+                    state = tcp.and_then(|state| state.first().copied());
+                }
+                MARK => mark = number(value),
+                COUNTERS_ORIGINAL => bytes[0] = attribute(value, BYTES).and_then(long),
+                COUNTERS_REPLY => bytes[1] = attribute(value, BYTES).and_then(long),
+                _ => {}
+            }
+        }
+        let [of_original, of_reply] = bytes;
         Some(Self {
-            original: Tuple::read(attribute(attributes, TUPLE_ORIGINAL)?)?,
-            reply: Tuple::read(attribute(attributes, TUPLE_REPLY)?)?,
-            mark: number(MARK).unwrap_or_default(),
-            answered: number(STATUS).map(|status| status & SEEN_REPLY != 0),
+            original: original?,
+            reply: reply?,
+            mark: mark.unwrap_or_default(),
+            answered: status.map(|status| status & SEEN_REPLY != 0),
             state: state.and_then(TcpState::read),
-            bytes: bytes(COUNTERS_ORIGINAL).zip(bytes(COUNTERS_REPLY)).map(<[u64; 2]>::from),
+            bytes: of_original.zip(of_reply).map(<[u64; 2]>::from),
         })
     }
 }
 
-impl Tuple {
-    fn read(attributes: &[u8]) -> Option<Self> {
-        let (ip, protocol) = (attribute(attributes, TUPLE_IP)?, attribute(attributes, TUPLE_PROTOCOL)?);
-        let v4 = |kind| attribute(ip, kind)?.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets));
-        let v6 = |kind| attribute(ip, kind)?.try_into().ok().map(|octets: [u8; 16]| IpAddr::from(octets));
-        let port = |kind| attribute(protocol, kind)?.try_into().ok().map(u16::from_be_bytes);
-        if attribute(protocol, PROTOCOL_NUMBER)? != [libc::IPPROTO_TCP as u8] {
-            return None;
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn long(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// With one write for each end: the derived one writes every part of an address by itself, which takes longer than the hash.
+impl Hash for Tuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for end in [self.source, self.destination] {
+            match end.ip() {
+                IpAddr::V4(ip) => state.write_u64(u64::from(u32::from(ip)) << 16 | u64::from(end.port())),
+                IpAddr::V6(ip) => {
+                    state.write_u128(u128::from(ip));
+                    state.write_u16(end.port());
+                }
+            }
         }
-        let end = |v4_kind: u16, v6_kind: u16, port_kind| {
-            Some(SocketAddr::new(v4(v4_kind).or_else(|| v6(v6_kind))?, port(port_kind)?))
-        };
-        Some(Self {
-            source: end(V4_SOURCE, V6_SOURCE, SOURCE_PORT)?,
-            destination: end(V4_SOURCE + 1, V6_SOURCE + 1, DESTINATION_PORT)?,
-        })
+    }
+}
+
+impl Tuple {
+    fn read(value: &[u8]) -> Option<Self> {
+        let (mut ips, mut ports, mut protocol) = ([None; 2], [None; 2], None);
+        for (kind, value) in attributes(value) {
+            match kind {
+                TUPLE_IP => ips = Self::read_ips(value),
+                TUPLE_PROTOCOL => {
+                    for (kind, value) in attributes(value) {
+                        let port = || value.try_into().ok().map(u16::from_be_bytes);
+                        match kind {
+                            PROTOCOL_NUMBER => protocol = value.first().copied(),
+                            SOURCE_PORT => ports[0] = port(),
+                            DESTINATION_PORT => ports[1] = port(),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let end = |index: usize| Some(SocketAddr::new(ips[index]?, ports[index]?));
+        let is_tcp = protocol == Some(libc::IPPROTO_TCP as u8);
+        is_tcp.then_some(Self { source: end(0)?, destination: end(1)? })
+    }
+
+    fn read_ips(value: &[u8]) -> [Option<IpAddr>; 2] {
+        let mut ips = [None; 2];
+        for (kind, value) in attributes(value) {
+            let v4 = || value.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets));
+            let v6 = || value.try_into().ok().map(|octets: [u8; 16]| IpAddr::from(octets));
+            match kind {
+                V4_SOURCE => ips[0] = v4(),
+                V4_DESTINATION => ips[1] = v4(),
+                V6_SOURCE => ips[0] = v6(),
+                V6_DESTINATION => ips[1] = v6(),
+                _ => {}
+            }
+        }
+        ips
     }
 
     /// Adds it to a request.
@@ -184,7 +245,7 @@ impl Tuple {
             tuple.nested(TUPLE_IP, |ip| match (self.source.ip(), self.destination.ip()) {
                 (IpAddr::V4(source), IpAddr::V4(destination)) => {
                     ip.attribute(V4_SOURCE, &Ipv4Addr::octets(&source));
-                    ip.attribute(V4_SOURCE + 1, &destination.octets());
+                    ip.attribute(V4_DESTINATION, &destination.octets());
                 }
                 (source, destination) => {
                     let v6 = |ip: IpAddr| match ip {
@@ -192,7 +253,7 @@ impl Tuple {
                         IpAddr::V6(ip) => ip,
                     };
                     ip.attribute(V6_SOURCE, &Ipv6Addr::octets(&v6(source)));
-                    ip.attribute(V6_SOURCE + 1, &v6(destination).octets());
+                    ip.attribute(V6_DESTINATION, &v6(destination).octets());
                 }
             });
             tuple.nested(TUPLE_PROTOCOL, |protocol| {
@@ -231,12 +292,14 @@ impl Events {
         Ok(Self { socket, datagrams: Datagrams::default() })
     }
 
-    /// The same, which tells when there are events. Needs a tokio runtime.
+    /// Waits until there are events. Only meanwhile does epoll(7) watch the socket: otherwise each event would wake the thread
+    /// that waits in it. Needs a tokio runtime.
     #[allow(unsafe_code)]
-    pub fn registered(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: `as_raw_fd` is the descriptor of the socket, which is open as long as the value exists, and is neither
-        // replaced nor closed before.
-        unsafe { Ok(AsyncFd::register_with_interest(self, Interest::READABLE)?) }
+    pub async fn readable(&self) -> io::Result<()> {
+        // SAFETY: `as_raw_fd` is the descriptor of the socket, which is open as long as this is borrowed, and is not replaced.
+        let registered = unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE)? };
+        registered.readable().await?.retain_ready();
+        Ok(())
     }
 
     /// Reads some events with one system call; `WouldBlock`: there are none; `ENOBUFS`: some were lost.
@@ -244,12 +307,6 @@ impl Events {
         self.datagrams.receive(&self.socket)?;
         self.datagrams.messages().filter_map(|message| ConntrackEvent::read(&message)).for_each(each);
         Ok(())
-    }
-}
-
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 

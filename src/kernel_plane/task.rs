@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
@@ -41,7 +40,7 @@ const ASKED: usize = 64;
 
 /// The sockets to conntrack.
 struct Kernel {
-    events: AsyncFd<Events>,
+    events: Events,
     table: Table,
     generation: Generation,
 }
@@ -71,9 +70,7 @@ pub(super) struct Task {
     /// How often directives were set by the last tick.
     directives_set: u64,
     shared: Arc<Shared>,
-    /// There are events that were not read yet.
-    more_events: bool,
-    /// When events are read next, if there are any.
+    /// When events are read next; `None`: as soon as there are some.
     next_read: Option<Instant>,
 }
 
@@ -90,7 +87,6 @@ impl Task {
             has_rules: false,
             listing: String::new(),
             generation: None,
-            more_events: false,
             next_read: None,
             connections: Connections::new(Arc::clone(&shared), first, stride),
             kernel: None,
@@ -118,7 +114,7 @@ impl Task {
                 },
                 Some(command) = worker_commands.recv() => self.reply(command).await,
                 () = changed.notified() => self.update().await,
-                () = readable(self.kernel.as_ref(), self.more_events, self.next_read), if is_used => self.read_events(),
+                () = events_due(self.kernel.as_ref(), self.next_read), if is_used => self.read_events(),
                 () = until(next_look), if next_look.is_some() => self.look_at_ending(),
                 _ = tick.tick(), if is_used => self.tick().await,
             }
@@ -248,49 +244,46 @@ impl Task {
 
     /// Reads some events, and all of them after a loss: only then the kernel reports again.
     fn read_events(&mut self) {
-        self.next_read = Some(Instant::now() + MODERATION);
-        if self.read_some(AT_ONCE) {
+        let read = self.read_some(AT_ONCE);
+        let after = if read.more { Duration::ZERO } else { MODERATION };
+        self.next_read = read.any.then(|| Instant::now() + after);
+        if read.lost {
             self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
             warn!("events of conntrack were lost: connections are compared with its table");
             self.resync();
         }
     }
 
-    /// Reads at most `most` events; returns whether some were lost, and then reads all.
-    fn read_some(&mut self, most: usize) -> bool {
-        let Some(kernel) = &mut self.kernel else { return false };
+    /// Reads events with at most `most` system calls; if some were lost, reads all.
+    fn read_some(&mut self, most: usize) -> EventsRead {
+        let mut found = EventsRead::default();
+        let Some(kernel) = &mut self.kernel else { return found };
         let (connections, served, now) = (&mut self.connections, &self.served, Instant::now());
-        let mut lost = false;
-        self.more_events = true;
         for n in 0.. {
-            if n >= most && !lost {
+            found.more = true;
+            if n >= most && !found.lost {
                 break;
             }
-            let read = kernel.events.get_mut().read(|event| match event {
+            let read = kernel.events.read(|event| match event {
                 ConntrackEvent::New(entry) | ConntrackEvent::Changed(entry) => {
                     connections.follow(&entry, now, |entry| target(served, entry));
                 }
                 ConntrackEvent::Gone(entry) => connections.gone(&entry, now, |entry| target(served, entry)),
             });
+            found.more = false;
             match read {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.more_events = false;
-                    break;
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
+                Ok(()) => found.any = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.lost = true,
                 Err(error) => {
                     error!(%error, "cannot read the events of conntrack");
-                    self.more_events = false;
                     break;
                 }
             }
         }
-        lost
+        found
     }
 
-    /// Looks at the entries of the connections that one side has ended: both may have by now. An entry that is gone is reported
-    /// with its bytes.
     fn look_at_ending(&mut self) {
         let tuples = self.connections.take_ending(Instant::now());
         self.each_entry(&tuples, Connections::look_at);
@@ -419,19 +412,33 @@ impl Kernel {
     }
 
     fn open() -> io::Result<Self> {
-        let events = Events::subscribe()?.registered()?;
-        Ok(Self { events, table: Table::open()?, generation: Generation::open()? })
+        Ok(Self { events: Events::subscribe()?, table: Table::open()?, generation: Generation::open()? })
     }
 }
 
-/// Returns when there are events, not before that time; `more`: some are left, which epoll(7) does not report again.
-async fn readable(kernel: Option<&Kernel>, more: bool, not_before: Option<Instant>) {
-    let Some(kernel) = kernel else { return std::future::pending().await };
-    if !more {
-        until(not_before).await;
-    }
-    if !more && let Ok(mut ready) = kernel.events.readable().await {
-        ready.clear_ready();
+/// What a read of events has found.
+#[derive(Default)]
+struct EventsRead {
+    /// There were some.
+    any: bool,
+    /// Some may be left.
+    more: bool,
+    /// The kernel has dropped some.
+    lost: bool,
+}
+
+/// Returns when events are to be read: at that time, or as soon as there are some. Under load the time comes first, and the
+/// kernel need not wake this thread for each event.
+async fn events_due(kernel: Option<&Kernel>, at: Option<Instant>) {
+    match (at, kernel) {
+        (Some(_), _) => until(at).await,
+        (None, Some(kernel)) => {
+            if let Err(error) = kernel.events.readable().await {
+                error!(%error, "cannot wait for the events of conntrack");
+                tokio::time::sleep(MODERATION).await;
+            }
+        }
+        (None, None) => std::future::pending().await,
     }
 }
 
