@@ -1,6 +1,8 @@
 //! The connections that the kernel forwards, as conntrack's events tell of them: counted, logged and recorded like those of
 //! the workers.
 
+mod listing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,18 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use super::conntrack::{ConntrackEntry, TcpState, Tuple};
 use super::forwarded::{Ends, Open, Target, bytes_of};
 use super::marks::{BACKEND_RESET, CLIENT_RESET, CONTINUED, ENDING, OURS, REVERSED};
-use crate::domain::{
-    Cause, CloseReason, ConnectionEnd, ConnectionRecord, Excluded, Failure, IdleConnection, Route, Stage,
-};
-use crate::pool::lifetimes::Ages;
+use crate::domain::{Cause, CloseReason, ConnectionEnd, ConnectionRecord, Excluded, Failure, Route, Stage};
 use crate::proxy::context::Shared;
 use crate::proxy::progress::CloseRequest;
-use crate::proxy::table::{OpenAges, PoolAges};
 use crate::telemetry::ConnectError;
-use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
-
-/// How many connections are listed in a forecast.
-const LISTED: usize = 16;
 
 /// A connection that one side has ended, until the other one has.
 struct Ending {
@@ -45,6 +39,8 @@ pub(super) struct Connections {
     next_looks: Option<Instant>,
     /// Entries of connections that have ended, until the kernel removes them.
     ended: HashSet<Tuple>,
+    /// Connections that the kernel has forgotten while they were open.
+    forgotten: Vec<[Tuple; 2]>,
     shared: Arc<Shared>,
     next_conn: u64,
     stride: u64,
@@ -60,6 +56,7 @@ impl Connections {
             ending: BTreeMap::new(),
             next_looks: None,
             ended: HashSet::new(),
+            forgotten: Vec::new(),
             shared,
             next_conn: first,
             stride,
@@ -194,7 +191,12 @@ impl Connections {
         if self.ended.remove(&entry.original) {
             return;
         }
-        if self.open.contains_key(&entry.original) {
+        if let Some(open) = self.open.get(&entry.original) {
+            // One that has just been ended may be over, and its ends in use again.
+            let is_ending = open.ending.is_some_and(|at| now.saturating_duration_since(at) < LAST_LOOK);
+            if open.request.is_none() && !is_ending && !open.target.continues_elsewhere() {
+                self.forgotten.push(open.directions);
+            }
             self.end(entry.original, bytes_of(entry), now);
         } else if entry.answered == Some(false)
             && let Some(target) = find(entry)
@@ -204,6 +206,11 @@ impl Connections {
                 _ => self.not_continued(entry, &target),
             }
         }
+    }
+
+    /// The connections that the kernel has forgotten since the last call, after a time limit: their ends do not know.
+    pub(super) fn take_forgotten(&mut self) -> Vec<[Tuple; 2]> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Counts, logs and records a connection that a backend has refused or not answered, and has the backend checked.
@@ -286,76 +293,11 @@ impl Connections {
         self.next_conn
     }
 
-    /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
-    pub(super) fn list(
-        &self,
-        filter: &ConnectionFilter,
-        limit: usize,
-        now: Instant,
-    ) -> (Vec<ConnectionRecord>, usize) {
-        let all = self.oldest(filter);
-        let total = all.len();
-        (all.into_iter().take(limit).map(|open| open.record(now, Stage::Open)).collect(), total)
-    }
-
-    /// The same, as entries of the kernel's table.
-    pub(super) fn listed(&self, filter: &ConnectionFilter, limit: usize) -> Vec<Tuple> {
-        self.oldest(filter).into_iter().take(limit).map(|open| open.directions[0]).collect()
-    }
-
-    fn oldest(&self, filter: &ConnectionFilter) -> Vec<&Open> {
-        let mut all: Vec<_> = self.open.values().filter(|open| open.matches(filter)).collect();
-        all.sort_unstable_by_key(|open| open.conn);
-        all
-    }
-
     /// Notes the bytes of an open connection.
     pub(super) fn note_bytes(&mut self, entry: &ConntrackEntry) {
         if let (Some(open), Some(bytes)) = (self.open.get_mut(&entry.original), bytes_of(entry)) {
             open.bytes = bytes;
         }
-    }
-
-    /// The open connections of `subject`, at most `limit`.
-    pub(super) fn find(
-        &self,
-        subject: ConnectionSubject,
-        limit: usize,
-        now: Instant,
-    ) -> Vec<ConnectionRecord> {
-        let matching = self.open.values().filter(|open| subject.matches(open.conn, open.client()));
-        matching.take(limit).map(|open| open.record(now, Stage::Open)).collect()
-    }
-
-    /// The ages of the open connections; `selected`: which of them are forecast. How long they have been idle is not known.
-    pub(super) fn ages(&self, selected: &ConnectionFilter, now: Instant) -> OpenAges {
-        let mut ages = OpenAges::default();
-        for open in self.open.values() {
-            let (age, is_selected) = (now.duration_since(open.began), open.matches(selected));
-            let pool = &open.target.pool;
-            let index = ages.pools.iter().position(|of| Arc::ptr_eq(&of.pool, pool)).unwrap_or_else(|| {
-                let (pool, none) = (Arc::clone(pool), Ages::default());
-                ages.pools.push(PoolAges { pool, all: none, selected: none });
-                ages.pools.len() - 1
-            });
-            ages.pools[index].all.add(age);
-            if !is_selected {
-                continue;
-            }
-            ages.pools[index].selected.add(age);
-            ages.oldest = ages.oldest.max(Some(age));
-            if ages.longest_idle.len() < LISTED {
-                let idle = IdleConnection {
-                    conn: open.conn,
-                    client: open.client(),
-                    backend: Some(Arc::clone(&open.target.backend.name)),
-                    age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-                    idle_ms: 0,
-                };
-                ages.longest_idle.push((Some(Arc::clone(&pool.name)), idle));
-            }
-        }
-        ages
     }
 
     /// Notes that the selected connections end now for that reason; returns the two directions of each.
@@ -418,11 +360,6 @@ impl Connections {
     pub(super) fn forget(&mut self) {
         self.open.clear();
         self.ending.clear();
-    }
-
-    /// The record of an open connection.
-    pub(super) fn record(&self, conn: u64, now: Instant) -> Option<ConnectionRecord> {
-        self.open.values().find(|open| open.conn == conn).map(|open| open.record(now, Stage::Open))
     }
 }
 

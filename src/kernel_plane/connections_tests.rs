@@ -193,6 +193,28 @@ async fn a_connection_without_an_answer_fails_once() {
 }
 
 #[tokio::test]
+async fn ends_that_do_not_know_that_the_kernel_has_forgotten_their_connection_are_told() {
+    let mut scene = Scene::new().await;
+    scene.follow(entry(7, 0), 10);
+    scene.gone(entry(7, 0), 5000);
+    assert_eq!(scene.connections.take_forgotten(), [[entry(7, 0).original, entry(7, 0).reply]]);
+    assert!(scene.connections.take_forgotten().is_empty(), "once");
+    // A time limit after the end of one side; a client that uses its port again at once.
+    for (id, after, told) in [(9, 2000, true), (10, 5, false)] {
+        scene.follow(entry(id, 0), 10);
+        scene.follow(entry(id, CLIENT_CLOSED), 20);
+        scene.gone(entry(id, CLIENT_CLOSED), 20 + after);
+        assert_eq!(!scene.connections.take_forgotten().is_empty(), told);
+    }
+    // Both sides have ended this one, and its entry expires.
+    scene.follow(entry(8, 0), 10);
+    scene.follow(entry(8, CLIENT_CLOSED), 20);
+    scene.connections.look_at(&over(8, CLIENT_CLOSED));
+    scene.gone(over(8, CLIENT_CLOSED), 9000);
+    assert!(scene.connections.take_forgotten().is_empty());
+}
+
+#[tokio::test]
 async fn ends_that_were_lost_are_found_by_comparison_with_the_table() {
     let mut scene = Scene::new().await;
     [1, 2, 3].into_iter().for_each(|id| scene.follow(entry(id, 0), 0));

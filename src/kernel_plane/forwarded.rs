@@ -144,6 +144,12 @@ impl Open {
 }
 
 impl Target {
+    /// Whether packets in the middle of a connection find the same backend by the rules alone, so that it goes on without its
+    /// entry, here or through another machine.
+    pub(super) fn continues_elsewhere(&self) -> bool {
+        !self.listener.settings.load().masquerade && self.pool.settings().balance.hashes()
+    }
+
     pub(super) fn connected(&self) -> ConnectedBackend {
         let Backend { name, address, .. } = &*self.backend;
         ConnectedBackend { name: Arc::clone(name), address: address.clone(), connect: None }

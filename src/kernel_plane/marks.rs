@@ -1,4 +1,5 @@
-//! The bits of conntrack's mark (`ct mark`) that the rules set: what a connection is, and which side has ended it.
+//! The bits of conntrack's mark (`ct mark`) that the rules set: what a connection is, and which side has ended it; and the mark of
+//! packets that conntrack is to ignore.
 
 /// The connection is translated by this table …
 pub(super) const OURS: u32 = 0x1000_0000;
@@ -18,3 +19,6 @@ pub(super) const CLIENT_RESET: u32 = 0x0400_0000;
 pub(super) const BACKEND_RESET: u32 = 0x0800_0000;
 /// Any of these.
 pub(super) const ENDING: u32 = CLIENT_CLOSED | BACKEND_CLOSED | CLIENT_RESET | BACKEND_RESET;
+
+/// The mark (`meta mark`) of a [probe](super::probe): "PM", and a number.
+pub(super) const PROBE: u32 = 0x504d_0001;

@@ -13,6 +13,7 @@ pub mod listener_rules;
 mod marks;
 pub mod nft;
 mod ownership;
+mod probe;
 pub mod rules;
 mod served;
 mod task;

@@ -11,7 +11,9 @@ use std::fmt::Write;
 
 use super::conntrack::Tuple;
 use super::listener_rules::{Family, ListenerRules};
-use super::marks::{BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, MASQUERADED, OURS};
+use super::marks::{
+    BACKEND_CLOSED, BACKEND_RESET, CLIENT_CLOSED, CLIENT_RESET, ENDING, MASQUERADED, OURS, PROBE,
+};
 
 /// The names of the table, of the family `inet`: a large one is made beside the one in use.
 pub const TABLES: [&str; 2] = ["pointsman", "pointsman-2"];
@@ -222,6 +224,7 @@ impl Ruleset {
         for hook in HOOKS {
             chain(&mut text, hook, Some(format!("type filter hook {hook} priority -150")), &[]);
         }
+        chain(&mut text, "probes", Some("type filter hook output priority -300".to_owned()), &[]);
         // Its rules only.
         let _ = writeln!(text, "}}\nflush table inet {table}");
         add_rules(&mut text, table, "reset_closed", &Family::ALL.map(Family::reset_closed));
@@ -229,6 +232,8 @@ impl Ruleset {
         for hook in HOOKS {
             add_rules(&mut text, table, hook, &["jump reset_closed", "jump set_timeout"].map(str::to_owned));
         }
+        // Conntrack would take the answers for those of a connection.
+        add_rules(&mut text, table, "probes", &[format!("meta mark {PROBE:#x} notrack")]);
         text
     }
 

@@ -65,6 +65,9 @@ table inet pointsman-open {
 \tchain output {
 \t\ttype filter hook output priority -150; policy accept;
 \t}
+\tchain probes {
+\t\ttype filter hook output priority -300; policy accept;
+\t}
 }
 flush table inet pointsman-open
 add rule inet pointsman-open reset_closed ct state new,invalid tcp flags & (syn | rst) == 0 ip saddr . tcp sport . ip daddr . tcp dport @closed_v4 reject with tcp reset
@@ -74,6 +77,7 @@ add rule inet pointsman-open prerouting jump reset_closed
 add rule inet pointsman-open prerouting jump set_timeout
 add rule inet pointsman-open output jump reset_closed
 add rule inet pointsman-open output jump set_timeout
+add rule inet pointsman-open probes meta mark 0x504d0001 notrack
 table inet pointsman {
 \tchain translate {
 \t\tip daddr 192.0.2.1 tcp dport 80 tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark | 0x30000000 dnat ip to numgen inc mod 2 map @to_web_v4

@@ -1,24 +1,26 @@
 //! The task of the kernel plane: keeps the rules in line with the pools, and follows the connections.
 
+mod events;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
+use self::events::{events_due, until};
 use self::upkeep::{all_tables, remove};
 use super::PlaneCommand;
 use super::connections::Connections;
-use super::conntrack::{ConntrackEntry, ConntrackEvent, Events, Table, Tuple};
+use super::conntrack::{Events, Table, Tuple};
 use super::nft::{self, Error, Generation};
 use super::ownership::Ownership;
+use super::probe;
 use super::rules::{self, Ruleset, TABLES};
-use super::served::{Served, target};
+use super::served::Served;
 use crate::domain::{Plane, SocketAddress};
 use crate::pool::backend::directives_set;
 use crate::proxy::context::Shared;
@@ -30,13 +32,6 @@ use crate::task::spawn;
 
 /// How often time limits are applied and the rules are checked for changes by other programs.
 const TICK: Duration = Duration::from_millis(200);
-/// Reads of events before other work gets a turn.
-const AT_ONCE: usize = 4;
-/// The time between two reads of events while there are any: many events are read with one system call, and the log is at most
-/// that late.
-const MODERATION: Duration = Duration::from_millis(1);
-/// Entries that are asked for at once.
-const ASKED: usize = 64;
 
 /// The sockets to conntrack.
 struct Kernel {
@@ -242,87 +237,6 @@ impl Task {
         if self.ownership.is_some() || self.takes_over { Ok(()) } else { Err(Error::InUse) }
     }
 
-    /// Reads some events, and all of them after a loss: only then the kernel reports again.
-    fn read_events(&mut self) {
-        let read = self.read_some(AT_ONCE);
-        let after = if read.more { Duration::ZERO } else { MODERATION };
-        self.next_read = read.any.then(|| Instant::now() + after);
-        if read.lost {
-            self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
-            warn!("events of conntrack were lost: connections are compared with its table");
-            self.resync();
-        }
-    }
-
-    /// Reads events with at most `most` system calls; if some were lost, reads all.
-    fn read_some(&mut self, most: usize) -> EventsRead {
-        let mut found = EventsRead::default();
-        let Some(kernel) = &mut self.kernel else { return found };
-        let (connections, served, now) = (&mut self.connections, &self.served, Instant::now());
-        for n in 0.. {
-            found.more = true;
-            if n >= most && !found.lost {
-                break;
-            }
-            let read = kernel.events.read(|event| match event {
-                ConntrackEvent::New(entry) | ConntrackEvent::Changed(entry) => {
-                    connections.follow(&entry, now, |entry| target(served, entry));
-                }
-                ConntrackEvent::Gone(entry) => connections.gone(&entry, now, |entry| target(served, entry)),
-            });
-            found.more = false;
-            match read {
-                Ok(()) => found.any = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.lost = true,
-                Err(error) => {
-                    error!(%error, "cannot read the events of conntrack");
-                    break;
-                }
-            }
-        }
-        found
-    }
-
-    fn look_at_ending(&mut self) {
-        let tuples = self.connections.take_ending(Instant::now());
-        self.each_entry(&tuples, Connections::look_at);
-    }
-
-    /// Reads the entries of these connections.
-    fn each_entry(&mut self, tuples: &[Tuple], each: fn(&mut Connections, &ConntrackEntry)) {
-        let Some(kernel) = &mut self.kernel else { return };
-        for tuples in tuples.chunks(ASKED) {
-            match kernel.table.entries(tuples) {
-                Ok(found) => found.iter().for_each(|(_, entry)| each(&mut self.connections, entry)),
-                Err(error) => {
-                    error!(%error, "cannot read conntrack's entries: retrying");
-                    kernel.reopen();
-                }
-            }
-        }
-    }
-
-    /// Compares the connections with the table: adds those that are not known, and ends those that are gone.
-    fn resync(&mut self) {
-        // What is reported already is older than the table.
-        self.read_some(usize::MAX);
-        let Some(kernel) = &mut self.kernel else { return };
-        let (now, mut present) = (Instant::now(), HashSet::new());
-        let (connections, served) = (&mut self.connections, &self.served);
-        let dumped = kernel.table.dump(|entry| {
-            present.insert(entry.original);
-            connections.follow(&entry, now, |entry| target(served, entry));
-        });
-        match dumped {
-            Ok(()) => connections.keep(|original| present.contains(original), now),
-            Err(error) => {
-                error!(%error, "cannot read conntrack's table: open connections may be missing");
-                kernel.reopen();
-            }
-        }
-    }
-
     async fn tick(&mut self) {
         let now = Instant::now();
         let set = directives_set();
@@ -334,20 +248,20 @@ impl Task {
         }
         let due = self.connections.due(now);
         self.close(due).await;
+        let forgotten = self.connections.take_forgotten();
+        match reset_packets(&forgotten).await {
+            Ok(()) => forgotten.iter().for_each(probe::provoke_both),
+            Err(error) => error!(%error, "the ends of idle connections cannot be told that these have ended"),
+        }
         self.repair().await;
     }
 
-    /// Ends connections: both sides get a reset for their next packet.
+    /// Ends connections: both sides get a reset for their next packet, which a probe provokes.
     async fn close(&mut self, wanted: Vec<[Tuple; 2]>) {
-        if wanted.is_empty() {
+        if let Err(error) = reset_packets(&wanted).await {
+            error!(%error, "cannot reset forwarded connections: retrying");
+            self.connections.retry(&wanted);
             return;
-        }
-        for script in rules::close_scripts(wanted.as_flattened()) {
-            if let Err(error) = nft::apply(&script).await {
-                error!(%error, "cannot reset forwarded connections: retrying");
-                self.connections.retry(&wanted);
-                return;
-            }
         }
         let Some(kernel) = &mut self.kernel else { return };
         for directions in &wanted {
@@ -355,7 +269,9 @@ impl Task {
                 error!(%error, client = %directions[0].source, "cannot end a forwarded connection: retrying");
                 self.connections.retry(&[*directions]);
                 kernel.reopen();
+                continue;
             }
+            probe::provoke_both(directions);
         }
     }
 
@@ -416,34 +332,10 @@ impl Kernel {
     }
 }
 
-/// What a read of events has found.
-#[derive(Default)]
-struct EventsRead {
-    /// There were some.
-    any: bool,
-    /// Some may be left.
-    more: bool,
-    /// The kernel has dropped some.
-    lost: bool,
-}
-
-/// Returns when events are to be read: at that time, or as soon as there are some. Under load the time comes first, and the
-/// kernel need not wake this thread for each event.
-async fn events_due(kernel: Option<&Kernel>, at: Option<Instant>) {
-    match (at, kernel) {
-        (Some(_), _) => until(at).await,
-        (None, Some(kernel)) => {
-            if let Err(error) = kernel.events.readable().await {
-                error!(%error, "cannot wait for the events of conntrack");
-                tokio::time::sleep(MODERATION).await;
-            }
-        }
-        (None, None) => std::future::pending().await,
+/// Lets the kernel answer the next packets of these connections with a reset.
+async fn reset_packets(connections: &[[Tuple; 2]]) -> Result<(), Error> {
+    for script in rules::close_scripts(connections.as_flattened()) {
+        nft::apply(&script).await?;
     }
-}
-
-async fn until(time: Option<Instant>) {
-    if let Some(time) = time {
-        tokio::time::sleep_until(time.into()).await;
-    }
+    Ok(())
 }

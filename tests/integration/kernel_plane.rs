@@ -3,9 +3,10 @@
 
 mod obstacles;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use socket2::{Domain, Socket, Type};
@@ -268,6 +269,54 @@ fn a_connection_that_an_operator_closes_is_reset_on_both_sides() {
         drop(stream);
         let (mut again, _) = network.try_connect(lb.address("web"), port).unwrap();
         echo(&mut again).unwrap();
+    }
+}
+
+#[test]
+fn both_sides_of_a_closed_connection_learn_of_it_without_sending() {
+    let test = "kernel_plane::both_sides_of_a_closed_connection_learn_of_it_without_sending";
+    if !is_inside(test, "nftables, conntrack", &format!("{ROUTER} && command -v conntrack")) {
+        return;
+    }
+    let network = Network::new();
+    // A server that answers once, and reports how the connection has ended. A health check asks for nothing.
+    let (ended, endings) = channel();
+    let answer_once = move |mut stream: TcpStream| {
+        let asked = stream.write_all(b"s").and_then(|()| stream.read_exact(&mut [0]));
+        if asked.and_then(|()| stream.write_all(b"s")).is_ok() {
+            let _ = ended.send(stream.read(&mut [0]).map_err(|error| error.kind()));
+        }
+    };
+    for (listen, address) in [("10.77.1.1:0", "10.77.2.2:0"), ("[fd77:1::1]:0", "[fd77:2::2]:0")] {
+        let (serve, address) = (answer_once.clone(), address.parse::<SocketAddr>().unwrap());
+        let backend = network.machines[0].run(move || Backend::serving_at(address, serve)).unwrap();
+        for client_address in ["masquerade", "keep"] {
+            let lb = Lb::start(&format!(
+                "listeners:\n  web: {{bind: '{listen}', pool: web, plane: kernel, client_address: {client_address}}}\n\
+                 pools:\n  web: {{discover: [{{static: ['{}']}}]}}\n",
+                backend.address
+            ));
+            let web = lb.address("web");
+            for ended_by in ["operator", "idle_timeout"] {
+                let (mut stream, _) = network.connect(web);
+                stream.write_all(b"?").and_then(|()| stream.read_exact(&mut [0])).unwrap();
+                let port = stream.local_addr().unwrap().port();
+                let routed = lb.when_logged(&format!(":{port} listener=web pool=web backend="));
+                if ended_by == "operator" {
+                    lb.request("DELETE", &format!("/api/v1/connections/{}", field(&routed, "conn")), "");
+                } else {
+                    // As after the time limit; the kernel takes up to a minute to notice that.
+                    let family = if web.is_ipv4() { "ipv4" } else { "ipv6" };
+                    sh(&format!("conntrack -D -f {family} -p tcp --sport {port} --dport {}", web.port()));
+                }
+                let reset = Err(ErrorKind::ConnectionReset);
+                let of_client = stream.read(&mut [0]).map_err(|error| error.kind());
+                assert_eq!(of_client, reset, "client, {client_address}, {ended_by}");
+                let of_backend = endings.recv_timeout(crate::TIME_LIMIT);
+                assert_eq!(of_backend, Ok(reset), "backend, {client_address}, {ended_by}");
+                lb.when_logged(&format!("reason={ended_by}"));
+            }
+        }
     }
 }
 
