@@ -28,19 +28,19 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 /// The longest time between two looks.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// The shortest time between looks at entries of different connections: many are looked at together.
-const LOOKS_EVERY: Duration = Duration::from_millis(10);
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The open connections, by the direction of the first packet of each.
 pub(super) struct Connections {
     open: HashMap<Tuple, Open>,
     /// In the order of their next look.
     ending: BTreeMap<(Instant, u64), Ending>,
-    /// No look comes before.
-    next_looks: Option<Instant>,
+    /// No entry is looked at before.
+    not_before: Option<Instant>,
     /// Entries of connections that have ended, until the kernel removes them.
     ended: HashSet<Tuple>,
-    /// Connections that the kernel has forgotten while they were open.
-    forgotten: Vec<[Tuple; 2]>,
+    /// Connections whose entries the kernel has removed while they were open.
+    expired: Vec<[Tuple; 2]>,
     shared: Arc<Shared>,
     next_conn: u64,
     stride: u64,
@@ -54,9 +54,9 @@ impl Connections {
         Self {
             open: HashMap::new(),
             ending: BTreeMap::new(),
-            next_looks: None,
+            not_before: None,
             ended: HashSet::new(),
-            forgotten: Vec::new(),
+            expired: Vec::new(),
             shared,
             next_conn: first,
             stride,
@@ -101,12 +101,14 @@ impl Connections {
 
     /// When an entry is to be looked at next.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.ending.first_key_value().map(|((at, _), _)| self.next_looks.map_or(*at, |next| next.max(*at)))
+        self.ending
+            .first_key_value()
+            .map(|((at, _), _)| self.not_before.map_or(*at, |not_before| not_before.max(*at)))
     }
 
     /// The connections whose entries are to be looked at now.
     pub(super) fn take_ending(&mut self, now: Instant) -> Vec<Tuple> {
-        self.next_looks = Some(now + LOOKS_EVERY);
+        self.not_before = Some(now + MIN_LOOK_INTERVAL);
         let mut tuples = Vec::new();
         while let Some(first) = self.ending.first_entry().filter(|first| first.get().at <= now) {
             let ((_, conn), Ending { original, after, .. }) = first.remove_entry();
@@ -135,7 +137,7 @@ impl Connections {
     fn begin(&mut self, entry: &ConntrackEntry, target: Target, now: Instant) {
         let conn = self.next_conn;
         self.next_conn += self.stride;
-        let Target { listener, pool, backend, snapshot } = &target;
+        let Target { listener, pool, backend, snapshot, .. } = &target;
         listener.count_accepted();
         let flow = backend.flows.of(&listener.name);
         flow.opened();
@@ -194,8 +196,8 @@ impl Connections {
         if let Some(open) = self.open.get(&entry.original) {
             // One that has just been ended may be over, and its ends in use again.
             let is_ending = open.ending.is_some_and(|at| now.saturating_duration_since(at) < LAST_LOOK);
-            if open.request.is_none() && !is_ending && !open.target.continues_elsewhere() {
-                self.forgotten.push(open.directions);
+            if open.request.is_none() && !is_ending && !open.target.can_continue {
+                self.expired.push(open.directions);
             }
             self.end(entry.original, bytes_of(entry), now);
         } else if entry.answered == Some(false)
@@ -208,9 +210,17 @@ impl Connections {
         }
     }
 
-    /// The connections that the kernel has forgotten since the last call, after a time limit: their ends do not know.
-    pub(super) fn take_forgotten(&mut self) -> Vec<[Tuple; 2]> {
-        std::mem::take(&mut self.forgotten)
+    /// Takes the connections whose entries the kernel has removed after a time limit. Their ends have not been notified.
+    pub(super) fn take_expired(&mut self) -> Vec<[Tuple; 2]> {
+        let mut expired = std::mem::take(&mut self.expired);
+        // Another connection may have the same ends by now.
+        expired.retain(|[original, _]| !self.open.contains_key(original));
+        expired
+    }
+
+    /// Their ends could not be notified: they are taken again.
+    pub(super) fn retry_expired(&mut self, expired: Vec<[Tuple; 2]>) {
+        self.expired.extend(expired);
     }
 
     /// Counts, logs and records a connection that a backend has refused or not answered, and has the backend checked.
@@ -255,7 +265,7 @@ impl Connections {
         self.shared.records.add_ended(record, reason.is_failure(), None);
     }
 
-    /// Ends connections that are no longer in the table: their ends were lost.
+    /// Ends connections that are no longer in the table: the events of their end were lost. Their sides are not notified.
     pub(super) fn keep(&mut self, exists: impl Fn(&Tuple) -> bool, now: Instant) {
         self.ended.retain(|original| exists(original));
         let gone: Vec<_> = self.open.keys().copied().filter(|original| !exists(original)).collect();
@@ -360,6 +370,7 @@ impl Connections {
     pub(super) fn forget(&mut self) {
         self.open.clear();
         self.ending.clear();
+        self.expired.clear();
     }
 }
 

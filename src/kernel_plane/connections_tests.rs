@@ -51,6 +51,7 @@ impl Scene {
             pool: Arc::clone(&self.pool),
             backend: Arc::clone(&self.backend),
             snapshot: self.pool.snapshot(),
+            can_continue: false,
         }
     }
 
@@ -197,21 +198,26 @@ async fn ends_that_do_not_know_that_the_kernel_has_forgotten_their_connection_ar
     let mut scene = Scene::new().await;
     scene.follow(entry(7, 0), 10);
     scene.gone(entry(7, 0), 5000);
-    assert_eq!(scene.connections.take_forgotten(), [[entry(7, 0).original, entry(7, 0).reply]]);
-    assert!(scene.connections.take_forgotten().is_empty(), "once");
+    assert_eq!(scene.connections.take_expired(), [[entry(7, 0).original, entry(7, 0).reply]]);
+    assert!(scene.connections.take_expired().is_empty(), "once");
+    // One that goes on without its entry.
+    let target = Target { can_continue: true, ..scene.target() };
+    scene.connections.follow(&entry(11, 0), scene.at(10), |_| Some(target));
+    scene.gone(entry(11, 0), 5000);
+    assert!(scene.connections.take_expired().is_empty());
     // A time limit after the end of one side; a client that uses its port again at once.
     for (id, after, told) in [(9, 2000, true), (10, 5, false)] {
         scene.follow(entry(id, 0), 10);
         scene.follow(entry(id, CLIENT_CLOSED), 20);
         scene.gone(entry(id, CLIENT_CLOSED), 20 + after);
-        assert_eq!(!scene.connections.take_forgotten().is_empty(), told);
+        assert_eq!(!scene.connections.take_expired().is_empty(), told);
     }
     // Both sides have ended this one, and its entry expires.
     scene.follow(entry(8, 0), 10);
     scene.follow(entry(8, CLIENT_CLOSED), 20);
     scene.connections.look_at(&over(8, CLIENT_CLOSED));
     scene.gone(over(8, CLIENT_CLOSED), 9000);
-    assert!(scene.connections.take_forgotten().is_empty());
+    assert!(scene.connections.take_expired().is_empty());
 }
 
 #[tokio::test]

@@ -296,7 +296,7 @@ impl Events {
     /// that waits in it. Needs a tokio runtime.
     #[allow(unsafe_code)]
     pub async fn readable(&self) -> io::Result<()> {
-        // SAFETY: `as_raw_fd` is the descriptor of the socket, which is open as long as this is borrowed, and is not replaced.
+        // SAFETY: the descriptor stays open, and is not replaced, while the socket is borrowed.
         let registered = unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE)? };
         registered.readable().await?.retain_ready();
         Ok(())

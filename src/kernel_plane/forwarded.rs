@@ -22,6 +22,9 @@ pub(super) struct Target {
     pub(super) backend: Arc<Backend>,
     /// What was chosen from.
     pub(super) snapshot: Arc<PoolSnapshot>,
+    /// Whether the rules alone find the same backend in the middle of a connection, so that it goes on without its entry, here
+    /// or through another machine.
+    pub(super) can_continue: bool,
 }
 
 /// The ends of the connection of an entry.
@@ -144,12 +147,6 @@ impl Open {
 }
 
 impl Target {
-    /// Whether packets in the middle of a connection find the same backend by the rules alone, so that it goes on without its
-    /// entry, here or through another machine.
-    pub(super) fn continues_elsewhere(&self) -> bool {
-        !self.listener.settings.load().masquerade && self.pool.settings().balance.hashes()
-    }
-
     pub(super) fn connected(&self) -> ConnectedBackend {
         let Backend { name, address, .. } = &*self.backend;
         ConnectedBackend { name: Arc::clone(name), address: address.clone(), connect: None }

@@ -12,11 +12,11 @@ use super::conntrack::Tuple;
 use super::marks::PROBE;
 use crate::socket_option::set_option;
 
-/// Probes both ends of a connection whose packets get a reset before they reach a socket: that of the probe would take the answer
-/// for its own. An end that cannot be probed learns with its next packet.
-pub(super) fn provoke_both(directions: &[Tuple; 2]) {
+/// Probes both ends of a connection. The rules must already reset its packets: otherwise the probe's own socket would receive
+/// the answer. An end that cannot be probed gets the reset for its next packet.
+pub(super) fn probe_both(directions: &[Tuple; 2]) {
     for direction in directions {
-        if let Err(error) = provoke(*direction) {
+        if let Err(error) = send_probe(*direction) {
             debug!(%error, to = %direction.source, "cannot probe an end of a closed connection");
         }
     }
@@ -26,7 +26,7 @@ pub(super) fn provoke_both(directions: &[Tuple; 2]) {
 ///
 /// A socket in repair mode (`TCP_REPAIR`) is connected without a handshake; the kernel sends a window probe when that mode
 /// ends, and nothing when the socket is closed in it. So no raw socket is needed, which would take another capability.
-fn provoke(Tuple { source: to, destination: from }: Tuple) -> io::Result<()> {
+fn send_probe(Tuple { source: to, destination: from }: Tuple) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     // The address may be another machine's.
     match from.ip() {

@@ -232,7 +232,7 @@ impl Ruleset {
         for hook in HOOKS {
             add_rules(&mut text, table, hook, &["jump reset_closed", "jump set_timeout"].map(str::to_owned));
         }
-        // Conntrack would take the answers for those of a connection.
+        // Otherwise conntrack would make an entry for the probe, and the answer would not be new.
         add_rules(&mut text, table, "probes", &[format!("meta mark {PROBE:#x} notrack")]);
         text
     }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::conntrack::ConntrackEntry;
 use super::forwarded::{self, Ends, Target};
-use super::listener_rules::{self, ListenerRules};
+use super::listener_rules::{self, Family, ListenerRules};
 use super::nft::{Error, MOST_SLOTS};
 use crate::balance::SlotChoice;
 use crate::config::{Algorithm, HashKey};
@@ -27,6 +27,8 @@ pub(super) struct Served {
     pub(super) backends: HashMap<SocketAddr, Arc<Backend>>,
     /// Backends that the kernel cannot reach, which were reported.
     pub(super) unreachable: HashSet<u64>,
+    /// Whether its rules continue connections of other machines, for IPv4 and for IPv6.
+    pub(super) can_continue: [bool; 2],
     /// Reports changes of the pool.
     pub(super) follower: JoinHandle<()>,
 }
@@ -46,6 +48,7 @@ pub(super) fn target(served: &[Served], entry: &ConntrackEntry) -> Option<Target
         pool: Arc::clone(&served.pool),
         backend: served.backend(backend)?,
         snapshot: Arc::clone(&served.snapshot),
+        can_continue: served.can_continue[usize::from(to.is_ipv6())],
     })
 }
 
@@ -98,7 +101,7 @@ impl Served {
                 );
             }
         }
-        Ok(ListenerRules {
+        let rules = ListenerRules {
             name: listener_rules::identifier(&self.listener.name),
             addresses: self.addresses.iter().filter_map(SocketAddress::tcp).collect(),
             masquerade: settings.masquerade,
@@ -109,7 +112,9 @@ impl Served {
             slots,
             backends: known_addresses(&status),
             timeouts: [pool_settings.timeouts.idle, pool_settings.timeouts.half_closed],
-        })
+        };
+        self.can_continue = Family::ALL.map(|family| rules.continues(family).is_some());
+        Ok(rules)
     }
 }
 

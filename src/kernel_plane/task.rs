@@ -32,6 +32,8 @@ use crate::task::spawn;
 
 /// How often time limits are applied and the rules are checked for changes by other programs.
 const TICK: Duration = Duration::from_millis(200);
+/// Connections that are probed between two reads of events.
+const PROBED: usize = 64;
 
 /// The sockets to conntrack.
 struct Kernel {
@@ -198,6 +200,7 @@ impl Task {
             addresses,
             backends: HashMap::new(),
             unreachable: HashSet::new(),
+            can_continue: [false; 2],
             follower,
         });
         self.served.sort_by(|a, b| a.listener.name.cmp(&b.listener.name));
@@ -248,10 +251,15 @@ impl Task {
         }
         let due = self.connections.due(now);
         self.close(due).await;
-        let forgotten = self.connections.take_forgotten();
-        match reset_packets(&forgotten).await {
-            Ok(()) => forgotten.iter().for_each(probe::provoke_both),
-            Err(error) => error!(%error, "the ends of idle connections cannot be told that these have ended"),
+        if self.has_rules {
+            let expired = self.connections.take_expired();
+            match reset_packets(&expired).await {
+                Ok(()) => self.probe(&expired),
+                Err(error) => {
+                    error!(%error, "cannot reset connections that have reached a time limit: retrying");
+                    self.connections.retry_expired(expired);
+                }
+            }
         }
         self.repair().await;
     }
@@ -264,14 +272,27 @@ impl Task {
             return;
         }
         let Some(kernel) = &mut self.kernel else { return };
-        for directions in &wanted {
-            if let Err(error) = kernel.table.delete(&directions[0]) {
-                error!(%error, client = %directions[0].source, "cannot end a forwarded connection: retrying");
-                self.connections.retry(&[*directions]);
-                kernel.reopen();
-                continue;
+        let mut removed = Vec::with_capacity(wanted.len());
+        for directions in wanted {
+            match kernel.table.delete(&directions[0]) {
+                Ok(()) => removed.push(directions),
+                Err(error) => {
+                    error!(%error, client = %directions[0].source, "cannot end a forwarded connection: retrying");
+                    self.connections.retry(&[directions]);
+                    kernel.reopen();
+                }
             }
-            probe::provoke_both(directions);
+        }
+        self.probe(&removed);
+    }
+
+    /// Lets both ends of these connections send a packet. Events are read meanwhile, so that none is lost.
+    fn probe(&mut self, connections: &[[Tuple; 2]]) {
+        for some in connections.chunks(PROBED) {
+            some.iter().for_each(probe::probe_both);
+            if connections.len() > PROBED {
+                self.read_events();
+            }
         }
     }
 

@@ -10,16 +10,16 @@ use super::picture::ListenerPicture;
 use crate::domain::{ProblemKind, Resource, Severity};
 use crate::humanize;
 
-/// The time after which an idle connection may expect that its end notices a lost peer: the kernel's default
-/// `tcp_keepalive_time` (tcp(7)). A connection that is forgotten sooner is lost although both ends keep it alive.
-const KEEPALIVE: Duration = Duration::from_secs(7200);
+/// `tcp_keepalive_time` (tcp(7)), the kernel's default. If conntrack forgets an idle connection sooner, that is lost before the
+/// first keepalive probe.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(7200);
 
 /// The problems of the kernel plane.
 pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
     findings.extend(packets_dropped(sight));
     for listener in &sight.picture.listeners {
         findings.extend(not_forwarded(listener));
-        findings.extend(forgotten(listener, sight.kernel));
+        findings.extend(idle_forgotten(listener, sight.kernel));
     }
 }
 
@@ -27,14 +27,13 @@ fn packets_dropped(sight: &Sight<'_>) -> Option<Finding> {
     let dropped = sight.recent.of(&Counter::ConntrackDrops);
     (dropped > 0).then(|| {
         let sentence = format!(
-            "the kernel dropped {} within a minute, as its table of tracked connections was full",
+            "conntrack dropped {} within a minute: its table was full, or packets collided that make the same entry",
             humanize::count(dropped, "packet")
         );
-        let hint =
-            "raise net.netfilter.nf_conntrack_max, and look with `conntrack -L` for what fills the table";
+        let hint = "compare net.netfilter.nf_conntrack_count with nf_conntrack_max, and raise the latter if they are close";
         let kind = ProblemKind::Scarce(Resource::Conntrack);
         let subject = ProblemSubject::default();
-        Finding::new(kind, Severity::Critical, subject, sentence, hint).with([("dropped", dropped)])
+        Finding::new(kind, Severity::Warning, subject, sentence, hint).with([("dropped", dropped)])
     })
 }
 
@@ -48,13 +47,14 @@ fn not_forwarded(listener: &ListenerPicture) -> Option<Finding> {
     Some(Finding::new(ProblemKind::NotForwarded, Severity::Warning, subject, sentence, hint))
 }
 
-fn forgotten(listener: &ListenerPicture, kernel: &KernelPicture) -> Option<Finding> {
-    let after =
-        kernel.conntrack_timeout.filter(|after| listener.forwarded_without_limit && *after < KEEPALIVE)?;
+fn idle_forgotten(listener: &ListenerPicture, kernel: &KernelPicture) -> Option<Finding> {
+    let after = kernel
+        .conntrack_timeout
+        .filter(|after| listener.forwarded_without_idle_timeout && *after < KEEPALIVE_TIME)?;
     let name = &listener.name;
     let sentence = format!(
-        "the kernel forgets connections of listener {name} that are idle for {}: their pool has no `timeouts.idle`, so \
-         net.netfilter.nf_conntrack_tcp_timeout_established holds",
+        "the kernel forgets connections of listener {name} that are idle for {}: a pool has no `timeouts.idle`, so \
+         net.netfilter.nf_conntrack_tcp_timeout_established applies",
         humanize::duration(after)
     );
     let hint = "set `timeouts.idle` of the pool, or raise the kernel's value to 2 h at least: the next packet of a \

@@ -36,7 +36,7 @@ pub(crate) enum Counter {
     ConnectsFailed,
     /// Connections that the kernel dropped because an accept queue was full.
     AcceptQueueOverflows,
-    /// Packets that the kernel dropped because its table of tracked connections was full.
+    /// Packets that conntrack dropped: its table was full, or entries collided.
     ConntrackDrops,
     /// Log lines that were lost.
     LogLinesDropped,

@@ -24,7 +24,7 @@ pub(crate) struct KernelPicture {
     pub time_wait: HashMap<SocketAddr, u64>,
     /// Entries of the connection tracking, and their limit.
     pub conntrack: Option<[u64; 2]>,
-    /// Packets that were dropped because that table was full.
+    /// Packets that conntrack has dropped: that table was full, or entries collided.
     pub conntrack_drops: Option<u64>,
     /// How long a tracked connection may be idle, unless rules say otherwise.
     pub conntrack_timeout: Option<Duration>,
@@ -53,7 +53,7 @@ impl KernelPicture {
             conntrack: number(&format!("{tracked}count"))
                 .zip(number(&format!("{tracked}max")))
                 .map(<[u64; 2]>::from),
-            conntrack_drops: text("/proc/net/stat/nf_conntrack").map(|text| column(&text, "drop")),
+            conntrack_drops: text("/proc/net/stat/nf_conntrack").map(|text| sum_of_column(&text, "drop")),
             conntrack_timeout: number(&format!("{tracked}tcp_timeout_established")).map(Duration::from_secs),
             memory: text("/proc/self/status")
                 .and_then(|text| kib(&text, "VmRSS:"))
@@ -125,7 +125,7 @@ fn time_wait_total(sockstat: &str) -> Option<u64> {
 }
 
 /// The sum of a column of hexadecimal numbers, with a row for each core; 0 without it.
-fn column(text: &str, name: &str) -> u64 {
+fn sum_of_column(text: &str, name: &str) -> u64 {
     let mut rows = text.lines().map(str::split_ascii_whitespace);
     let Some(index) = rows.next().and_then(|mut names| names.position(|one| one == name)) else { return 0 };
     let value = |mut row: std::str::SplitAsciiWhitespace<'_>| u64::from_str_radix(row.nth(index)?, 16).ok();
@@ -205,8 +205,14 @@ mod tests {
     fn a_column_is_the_sum_of_its_rows() {
         let text =
             "entries  found drop early_drop\n00000010  00000000 0000000a 1\n00000010  00000000 00000001 2\n";
-        assert_eq!(["drop", "early_drop", "found", "insert"].map(|name| column(text, name)), [11, 3, 0, 0]);
-        assert_eq!([column("", "drop"), column("drop\n", "drop"), column("drop\nx\n", "drop")], [0; 3]);
+        assert_eq!(
+            ["drop", "early_drop", "found", "insert"].map(|name| sum_of_column(text, name)),
+            [11, 3, 0, 0]
+        );
+        assert_eq!(
+            [sum_of_column("", "drop"), sum_of_column("drop\n", "drop"), sum_of_column("drop\nx\n", "drop")],
+            [0; 3]
+        );
     }
 
     #[test]

@@ -68,7 +68,7 @@ struct ProblemWatch {
     measures: Vec<Measure>,
     /// The last figures of the kernel that the picture lacks.
     kernel: KernelPicture,
-    /// The packets that a full table of connections had cost when the process started.
+    /// The packets that conntrack had dropped when the process started.
     drops_before: Option<u64>,
     trends: Trends,
     tracker: Tracker,

@@ -99,7 +99,7 @@ pub(crate) struct ListenerPicture {
     /// Why the kernel does not forward them, although it is configured to.
     pub kernel_obstacle: Option<Arc<str>>,
     /// Whether the kernel forwards them, and a pool of theirs has no limit of how long they may be idle.
-    pub forwarded_without_limit: bool,
+    pub forwarded_without_idle_timeout: bool,
 }
 
 impl Picture {
@@ -138,7 +138,7 @@ impl Picture {
                 open: listener.active() as u64,
                 limit: settings.max_connections.map(|limit| limit as u64),
                 kernel_obstacle: listener.kernel_obstacle().filter(|_| settings.plane == Plane::Kernel),
-                forwarded_without_limit: is_forwarded
+                forwarded_without_idle_timeout: is_forwarded
                     && settings.routing.pools().iter().any(|pool| is_unlimited(pool)),
             }
         };

@@ -55,7 +55,7 @@ pub(super) fn picture(pools: &[(&str, &str)]) -> Picture {
             open: 1,
             limit: None,
             kernel_obstacle: None,
-            forwarded_without_limit: false,
+            forwarded_without_idle_timeout: false,
         }],
         connections: [1, 1000],
         log_failures: Vec::new(),
@@ -603,11 +603,11 @@ fn idle_connections_that_the_kernel_forgets_are_a_problem() {
     };
     process.watch.kernel = after(600);
     assert_eq!(process.after(1, |_| ()), [], "a time limit of the pool replaces the kernel's");
-    let found = process.after(1, |picture| picture.listeners[0].forwarded_without_limit = true);
+    let found = process.after(1, |picture| picture.listeners[0].forwarded_without_idle_timeout = true);
     assert_eq!(
         sentence(&found),
-        "the kernel forgets connections of listener web that are idle for 10m: their pool has no `timeouts.idle`, so \
-         net.netfilter.nf_conntrack_tcp_timeout_established holds"
+        "the kernel forgets connections of listener web that are idle for 10m: a pool has no `timeouts.idle`, so \
+         net.netfilter.nf_conntrack_tcp_timeout_established applies"
     );
     assert_eq!((&*found[0].kind, found[0].listener.as_deref()), ("idle_forgotten", Some("web")));
     process.watch.kernel = after(7200);
@@ -615,7 +615,7 @@ fn idle_connections_that_the_kernel_forgets_are_a_problem() {
 }
 
 #[test]
-fn packets_that_a_full_table_of_connections_costs_are_a_problem_for_a_minute() {
+fn packets_that_conntrack_drops_are_a_problem_for_a_minute() {
     let mut process = WatchedProcess::new(&[("web", "a up")]);
     process.watch.kernel.conntrack_drops = Some(7);
     assert_eq!(process.after(1, |_| ()), [], "they are from before the start");
@@ -623,9 +623,9 @@ fn packets_that_a_full_table_of_connections_costs_are_a_problem_for_a_minute() {
     let found = process.after(1, |_| ());
     assert_eq!(
         sentence(&found),
-        "the kernel dropped 3 packets within a minute, as its table of tracked connections was full"
+        "conntrack dropped 3 packets within a minute: its table was full, or packets collided that make the same entry"
     );
-    assert!(found[0].is_critical() && &*found[0].kind == "conntrack");
+    assert_eq!((&*found[0].kind, found[0].is_critical()), ("conntrack", false));
     assert_eq!(process.after(61, |_| ()), []);
 }
 

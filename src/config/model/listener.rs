@@ -62,7 +62,7 @@ settings! {
         /// client's. Then the backends' packets to the clients must pass through this machine: it is their router.
         client_address: ClientAddress => word(), default ClientAddress::Masquerade, only "with plane: kernel or auto";
         /// Which events of forwarded connections conntrack reports. few: what Pointsman needs; all: what other programs need
-        /// besides, such as conntrackd, which tells another machine of the connections.
+        /// besides, such as conntrackd, which sends the connections to another machine.
         conntrack_events: ConntrackEvents => word(), default ConntrackEvents::Few, only "with plane: kernel or auto";
         /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
         /// connect, as nothing listens until a backend is up.

@@ -24,8 +24,8 @@ impl Task {
     /// Reads the events that are there, and sets when it is done again.
     pub(super) fn read_events(&mut self) {
         let read = self.read_some(AT_ONCE);
-        let after = if read.more { Duration::ZERO } else { MODERATION };
-        self.next_read = read.any.then(|| Instant::now() + after);
+        let after = if read.may_have_more { Duration::ZERO } else { MODERATION };
+        self.next_read = read.some.then(|| Instant::now() + after);
         if read.lost {
             self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
             warn!("events of conntrack were lost: connections are compared with its table");
@@ -39,7 +39,7 @@ impl Task {
         let Some(kernel) = &mut self.kernel else { return found };
         let (connections, served, now) = (&mut self.connections, &self.served, Instant::now());
         for n in 0.. {
-            found.more = true;
+            found.may_have_more = true;
             if n >= most && !found.lost {
                 break;
             }
@@ -49,9 +49,9 @@ impl Task {
                 }
                 ConntrackEvent::Gone(entry) => connections.gone(&entry, now, |entry| target(served, entry)),
             });
-            found.more = false;
+            found.may_have_more = false;
             match read {
-                Ok(()) => found.any = true,
+                Ok(()) => found.some = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.lost = true,
                 Err(error) => {
@@ -63,7 +63,8 @@ impl Task {
         found
     }
 
-    /// Reads some events, and all of them after a loss: only then the kernel reports again.
+    /// Looks at the entries of the connections that one side has ended: both may have by now. An entry that is gone is reported with
+    /// its bytes.
     pub(super) fn look_at_ending(&mut self) {
         let tuples = self.connections.take_ending(Instant::now());
         self.each_entry(&tuples, Connections::look_at);
@@ -108,9 +109,9 @@ impl Task {
 #[derive(Default)]
 struct EventsRead {
     /// There were some.
-    any: bool,
+    some: bool,
     /// Some may be left.
-    more: bool,
+    may_have_more: bool,
     /// The kernel has dropped some.
     lost: bool,
 }

@@ -16,7 +16,7 @@ const LAST: u8 = u8::MAX;
 /// How many pieces a stream receives until it counts as moving.
 const MOVING: usize = 10;
 
-/// Set when the streams are to end.
+/// Set when the streams are to end. Each test has a process of its own (`is_inside`).
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// The number of pieces that each stream has received, by its index.
 static RECEIVED: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
