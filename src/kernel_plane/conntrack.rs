@@ -284,8 +284,11 @@ impl Events {
     /// Subscribes to the events of this network namespace. Needs CAP_NET_ADMIN.
     pub fn subscribe() -> io::Result<Self> {
         let socket = netlink::open(libc::NETLINK_NETFILTER)?;
-        // Above the limit for other processes; without the capability for it, that limit applies.
-        let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, EVENT_BUFFER);
+        // Above the limit for other processes; without the capability for it (in a user namespace), up to that limit.
+        let options = [libc::SO_RCVBUFFORCE, libc::SO_RCVBUF];
+        let _ = options
+            .into_iter()
+            .any(|option| set_option(&socket, libc::SOL_SOCKET, option, EVENT_BUFFER).is_ok());
         // The kernel chooses the port. Without a port of its own, a socket gets no events.
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         socket.set_nonblocking(true)?;

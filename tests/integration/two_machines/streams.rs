@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,17 @@ const LAST: u8 = u8::MAX;
 /// How many pieces a stream receives until it counts as moving.
 const MOVING: usize = 10;
 
-/// Set when the streams are to end. Each test has a process of its own (`is_inside`).
-static ENDING: AtomicBool = AtomicBool::new(false);
+/// The streams with a lower index are to end. Each test has a process of its own (`is_inside`).
+static ENDING: AtomicUsize = AtomicUsize::new(0);
+/// How many streams end at once. In a user namespace the kernel keeps some hundred events only until they are read.
+const END_AT_ONCE: usize = 10;
 /// The number of pieces that each stream has received, by its index.
 static RECEIVED: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
 
 /// Sends a stream.
-fn send(stream: &mut TcpStream) -> std::io::Result<()> {
+fn send(stream: &mut TcpStream, index: u8) -> std::io::Result<()> {
     for number in (0..LAST).cycle() {
-        let is_last = ENDING.load(Ordering::Relaxed);
+        let is_last = usize::from(index) < ENDING.load(Ordering::Relaxed);
         stream.write_all(&[if is_last { LAST } else { number }; PIECE])?;
         if is_last {
             break;
@@ -65,7 +67,7 @@ pub(super) fn serve(mut stream: TcpStream) {
         return;
     }
     if is_download(index[0]) {
-        let _ = send(&mut stream);
+        let _ = send(&mut stream, index[0]);
     } else if receive(&mut stream, index[0]).is_ok() {
         let _ = stream.write_all(b"whole");
     }
@@ -77,7 +79,7 @@ fn transfer(mut stream: TcpStream, index: u8) -> Result<Duration, String> {
     if is_download(index) {
         return receive(&mut stream, index);
     }
-    send(&mut stream).map_err(|error| format!("sending: {error}"))?;
+    send(&mut stream, index).map_err(|error| format!("sending: {error}"))?;
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).map_err(|error| format!("the answer: {error}"))?;
     Ok(Duration::ZERO)
@@ -104,9 +106,10 @@ impl Streams {
 
     /// Ends the streams, which must all be whole; returns the longest time in which a download received nothing.
     pub(super) fn finish(self) -> Duration {
-        ENDING.store(true, Ordering::Relaxed);
         let (mut longest, mut broken) = (Duration::ZERO, Vec::new());
-        for (index, stream) in (0..).zip(self.0) {
+        for (index, stream) in (0..=u8::MAX).zip(self.0) {
+            let ending = (usize::from(index) / END_AT_ONCE + 1) * END_AT_ONCE;
+            ENDING.store(ending, Ordering::Relaxed);
             match stream.join().unwrap() {
                 Ok(gap) => longest = longest.max(gap),
                 Err(error) => {
