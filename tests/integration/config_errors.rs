@@ -58,7 +58,7 @@ pools:
     what_the_kernel_cannot_do: "\
 listeners:
   web: {bind: 127.0.0.1:8080, pool: web, plane: kernel, max_connections: 5, no_backend: http-503}
-  other: {bind: 0.0.0.0:8081, pool: web, client_address: keep}
+  other: {bind: 0.0.0.0:8081, pool: web, client_address: keep, conntrack_events: all}
 pools:
   web:
     balance: least-connections

@@ -141,15 +141,19 @@ impl Listener {
 
     fn useless(&self, key: &str) -> Useless {
         let unix = |address: &SocketAddress| matches!(address, SocketAddress::Unix(_));
-        if key == "client_address" {
-            let none = self.plane == PlaneChoice::User && self.client_address != ClientAddress::Masquerade;
-            return none.then(|| ("plane", "only the kernel can keep it; write `plane: kernel`".to_owned()));
-        }
-        if key == "conntrack_events" {
-            let none = self.plane == PlaneChoice::User && self.conntrack_events != ConntrackEvents::Few;
-            return none.then(|| {
-                ("plane", "conntrack reports forwarded connections; write `plane: kernel`".to_owned())
-            });
+        let of_kernel = match key {
+            "client_address" => {
+                Some((self.client_address != ClientAddress::Masquerade, "only the kernel can keep it"))
+            }
+            "conntrack_events" => Some((
+                self.conntrack_events != ConntrackEvents::Few,
+                "conntrack reports forwarded connections only",
+            )),
+            _ => None,
+        };
+        if let Some((is_set, why)) = of_kernel {
+            let none = is_set && self.plane == PlaneChoice::User;
+            return none.then(|| ("plane", format!("{why}; write `plane: kernel`")));
         }
         let SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog } = self.options;
         let for_tcp = match key {

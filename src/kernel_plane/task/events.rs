@@ -17,6 +17,8 @@ const AT_ONCE: usize = 4;
 /// The time between two reads of events while there are any: many events are read with one system call, and the log is at most
 /// that late.
 const MODERATION: Duration = Duration::from_millis(1);
+/// The time until the next attempt after an error.
+const RETRY: Duration = Duration::from_secs(1);
 /// Entries that are asked for at once.
 const ASKED: usize = 64;
 
@@ -24,8 +26,12 @@ impl Task {
     /// Reads the events that are there, and sets when it is done again.
     pub(super) fn read_events(&mut self) {
         let read = self.read_some(AT_ONCE);
-        let after = if read.may_have_more { Duration::ZERO } else { MODERATION };
-        self.next_read = read.some.then(|| Instant::now() + after);
+        let now = Instant::now();
+        self.next_read = match read {
+            EventsRead { failed: true, .. } => Some(now + RETRY),
+            EventsRead { may_have_more: true, .. } => Some(now),
+            EventsRead { some, .. } => some.then(|| now + MODERATION),
+        };
         if read.lost {
             self.shared.events_lost.fetch_add(1, Ordering::Relaxed);
             warn!("events of conntrack were lost: connections are compared with its table");
@@ -55,7 +61,8 @@ impl Task {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => found.lost = true,
                 Err(error) => {
-                    error!(%error, "cannot read the events of conntrack");
+                    error!(%error, "cannot read the events of conntrack: retrying");
+                    found.failed = true;
                     break;
                 }
             }
@@ -114,6 +121,8 @@ struct EventsRead {
     may_have_more: bool,
     /// The kernel has dropped some.
     lost: bool,
+    /// They cannot be read.
+    failed: bool,
 }
 
 /// Returns when events are to be read: at that time, or as soon as there are some. Under load the time comes first, and the
@@ -123,8 +132,8 @@ pub(super) async fn events_due(kernel: Option<&Kernel>, at: Option<Instant>) {
         (Some(_), _) => until(at).await,
         (None, Some(kernel)) => {
             if let Err(error) = kernel.events.readable().await {
-                error!(%error, "cannot wait for the events of conntrack");
-                tokio::time::sleep(MODERATION).await;
+                error!(%error, "cannot wait for the events of conntrack: they are read once a second");
+                tokio::time::sleep(RETRY).await;
             }
         }
         (None, None) => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! The same with conntrackd, which tells the second machine of the first one's connections: with the file in `conf/conntrackd`.
+//! The same with conntrackd, which sends the first machine's connections to the second one: with the file in `conf/conntrackd`.
 
 use std::path::Path;
 use std::process::Command;
@@ -66,6 +66,9 @@ fn with_conntrackd_a_backend_that_the_second_machine_lacks_costs_no_connection()
     assert!(streams.iter_mut().all(|(stream, _)| echoes(stream)));
     assert!(streams.iter().any(|(_, number)| *number == 23));
     eventually("the second one has all connections", || (entries(&second) == STREAMS).then_some(()));
+    // The second one counts those whose backends are its own.
+    let of_both = streams.iter().filter(|(_, number)| *number != 23).count();
+    second.lb.when_logged_times(of_both, &["routed conn=", "client=10.90.0.10:"]);
     first.cut_off();
     eventually("the second one has the addresses", || second.has_address().then_some(()));
     let lost = streams.iter_mut().filter_map(|(stream, number)| (!echoes(stream)).then_some(*number)).count();
