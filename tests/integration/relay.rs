@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -12,37 +13,43 @@ use crate::support::{
     Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone, static_list, within,
 };
 
-/// Byte `i` of a stream that repeats only after 16 MiB.
-fn pattern(offset: usize, buffer: &mut [u8]) {
-    for (i, byte) in buffer.iter_mut().enumerate() {
-        let n = (offset + i) as u32;
-        *byte = (n ^ (n >> 8) ^ (n >> 16)) as u8;
-    }
+/// Bytes that repeat only after 16 MiB. Computed once: these functions are not optimized, and a byte each would be most of
+/// the time of a test that sends a gibibyte.
+static PATTERN: LazyLock<Vec<u8>> =
+    LazyLock::new(|| (0..1_u32 << 24).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect());
+
+/// At most `length` bytes of the stream, from `offset` on.
+fn pattern(offset: usize, length: usize) -> &'static [u8] {
+    let rest = &PATTERN[offset % PATTERN.len()..];
+    &rest[..length.min(rest.len())]
 }
 
 fn send_pattern(stream: &mut TcpStream, total: usize) {
-    let mut buffer = vec![0; 256 * 1024];
     let mut offset = 0;
     while offset < total {
-        let n = buffer.len().min(total - offset);
-        pattern(offset, &mut buffer[..n]);
-        stream.write_all(&buffer[..n]).unwrap();
-        offset += n;
+        let part = pattern(offset, (256 * 1024).min(total - offset));
+        stream.write_all(part).unwrap();
+        offset += part.len();
     }
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
 fn expect_pattern(stream: &mut TcpStream, total: usize) {
-    let (mut buffer, mut wanted) = (vec![0; 256 * 1024], vec![0; 256 * 1024]);
+    let mut buffer = vec![0; 256 * 1024];
     let mut offset = 0;
     loop {
         let n = stream.read(&mut buffer).unwrap();
         if n == 0 {
             break;
         }
-        pattern(offset, &mut wanted[..n]);
-        assert!(buffer[..n] == wanted[..n], "bytes differ between {offset} and {}", offset + n);
-        offset += n;
+        let mut received = &buffer[..n];
+        while !received.is_empty() {
+            let wanted = pattern(offset, received.len());
+            let (part, rest) = received.split_at(wanted.len());
+            assert!(part == wanted, "bytes differ between {offset} and {}", offset + part.len());
+            offset += part.len();
+            received = rest;
+        }
     }
     assert_eq!(offset, total, "the stream ended early or late");
 }
