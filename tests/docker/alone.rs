@@ -1,5 +1,5 @@
-//! Tests that need the whole engine: no other test runs beside them. By this module's name they are the first, so that no
-//! other test has to end before them.
+//! Tests that change the engine or start very many containers: no others run beside these. By this module's name they are
+//! the first, so that no other test has to end before them.
 
 mod swarm;
 
@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn seventy_replicas_all_get_traffic() {
     const REPLICAS: usize = 70;
-    let Some(_engine) = whole_engine() else { return };
+    let Some(_engine) = engine_for_heavy_use() else { return };
     let network = Network::create("many", &[]);
     let folder = configuration(
         "admin: {bind: 0.0.0.0:9900}

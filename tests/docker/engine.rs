@@ -20,16 +20,27 @@ const TEST: Duration = Duration::from_secs(45 * 60);
 /// The number of concurrent tests: two cores cannot start more containers within the time limits.
 const TESTS: u32 = 3;
 
-static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, next: 0, served: 0 });
+/// What a test does to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// It starts containers of its own.
+    Usual,
+    /// It changes the engine, or starts very many containers: only its like may run beside it.
+    Heavy,
+}
+
+static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, by: Use::Usual, next: 0, served: 0 });
 static CHANGED: Condvar = Condvar::new();
 
-/// The permits to use the engine, given in the order in which they are asked for: a test that needs all of them would
-/// otherwise wait, and occupy its thread, until all other tests have ended.
+/// The permits to use the engine, given in the order in which they are asked for: a heavy test would otherwise wait, and
+/// occupy its thread, until all usual ones have ended.
 struct Permits {
     used: u32,
+    /// What the tests are that use them.
+    by: Use,
     /// The position of the next test to ask.
     next: u64,
-    /// The tests that have got their share.
+    /// The tests that have got their permit.
     served: u64,
 }
 
@@ -37,55 +48,70 @@ impl Permits {
     fn lock() -> MutexGuard<'static, Self> {
         PERMITS.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_free(&self, position: u64, intended: Use) -> bool {
+        self.served == position && (self.used == 0 || (self.by == intended && self.used < TESTS))
+    }
 }
 
 /// A test's permit to use the engine.
-pub(crate) struct Engine(u32);
+pub(crate) struct Engine(());
 
 impl Engine {
-    /// Waits for `share` of the [`TESTS`] permits. `None` without an engine, unless one is required.
-    fn acquire(share: u32) -> Option<Self> {
+    /// Waits for one of the [`TESTS`] permits. `None` without an engine, unless one is required.
+    fn acquire(intended: Use) -> Option<Self> {
+        // Usual tests look for the engine before they ask for a permit: the heavy ones, which start at the same time, are then
+        // the first to ask.
+        if intended == Use::Usual && !answers() {
+            return None;
+        }
         let mut permits = Permits::lock();
         let position = permits.next;
         permits.next += 1;
-        let not_yet = |permits: &mut Permits| permits.served < position || permits.used + share > TESTS;
+        let not_yet = |permits: &mut Permits| !permits.is_free(position, intended);
         let mut permits = CHANGED.wait_while(permits, not_yet).unwrap_or_else(PoisonError::into_inner);
-        permits.used += share;
+        permits.used += 1;
+        permits.by = intended;
         permits.served += 1;
         drop(permits);
         CHANGED.notify_all();
-        let engine = Self(share);
+        let engine = Self(());
         // The time limit starts here, after the wait for earlier tests.
         watchdog::allow(TEST);
-        let answers = Command::new("docker").arg("version").output_in_time();
-        if !answers.is_ok_and(|output| output.status.success()) {
-            skip(REQUIRED, "no Docker engine answers (https://docs.docker.com/engine/install)");
-            return None;
-        }
-        Some(engine)
+        (intended == Use::Usual || answers()).then_some(engine)
     }
+}
+
+/// Whether an engine answers; without one the test is skipped.
+fn answers() -> bool {
+    let version = Command::new("docker").arg("version").output_in_time();
+    let answers = version.is_ok_and(|output| output.status.success());
+    if !answers {
+        skip(REQUIRED, "no Docker engine answers (https://docs.docker.com/engine/install)");
+    }
+    answers
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        Permits::lock().used -= self.0;
+        Permits::lock().used -= 1;
         CHANGED.notify_all();
     }
 }
 
 /// The engine, with the images that most tests need.
 pub(crate) fn engine() -> Option<Engine> {
-    Engine::acquire(1).map(with_images)
+    Engine::acquire(Use::Usual).map(with_images)
 }
 
-/// The same for a test that starts very many containers or changes the engine.
-pub(crate) fn whole_engine() -> Option<Engine> {
-    Engine::acquire(TESTS).map(with_images)
+/// The same for a test that changes the engine, or starts very many containers.
+pub(crate) fn engine_for_heavy_use() -> Option<Engine> {
+    Engine::acquire(Use::Heavy).map(with_images)
 }
 
 /// The engine without images built here.
 pub(crate) fn bare_engine() -> Option<Engine> {
-    Engine::acquire(1)
+    Engine::acquire(Use::Usual)
 }
 
 fn with_images(engine: Engine) -> Engine {

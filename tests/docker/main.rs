@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
 use engine::{
-    Container, Network, Project, bare_engine, configuration, describe, docker, engine, inspect, ip, logs,
-    pointsman, unique, whole_engine,
+    Container, Network, Project, bare_engine, configuration, describe, docker, engine, engine_for_heavy_use,
+    inspect, ip, logs, pointsman, unique,
 };
 use support::{connect_to, eventually, http_get, join_within};
 

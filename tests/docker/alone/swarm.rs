@@ -1,17 +1,26 @@
 //! A swarm of this engine alone: the tasks of a service, and the stack of `compose/swarm.yaml`.
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::clients::Contained;
 use crate::engine::{REQUIRED, ROOT, try_docker};
 use crate::support::{Limited, TOOL, skip};
 
-/// A swarm of this engine alone; left at the end, unless it existed before.
+/// The swarm that these tests have started.
+static STARTED: Mutex<Option<Started>> = Mutex::new(None);
+
+struct Started {
+    /// The tests that use it.
+    users: u32,
+    /// Whether its network [`Swarm::GATEWAY`] existed before.
+    gateway: bool,
+}
+
+/// A swarm of this engine alone; left at the end of the last test that uses it, unless it existed before.
 struct Swarm {
     ours: bool,
-    /// Whether the network `docker_gwbridge` existed before.
-    gateway: bool,
 }
 
 impl Swarm {
@@ -19,23 +28,28 @@ impl Swarm {
 
     /// `None` if the engine is no manager of its swarm.
     fn join() -> Option<Self> {
-        let gateway = try_docker(&["network", "inspect", Self::GATEWAY]).is_ok();
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(started) = &mut *started {
+            started.users += 1;
+            return Some(Self { ours: true });
+        }
         let state = docker(&["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"]);
         match &*state {
-            "active true" => Some(Self { ours: false, gateway }),
+            "active true" => Some(Self { ours: false }),
             "inactive false" => {
-                let users = containers_on_attachable_networks();
-                if !users.is_empty() {
+                let containers = containers_on_attachable_networks();
+                if !containers.is_empty() {
                     let why = format!(
                         "leaving a swarm disconnects containers from attachable networks, such as those of \
-                         docker-compose 1.29; stop these first: {users:?}"
+                         docker-compose 1.29; stop these first: {containers:?}"
                     );
                     skip(REQUIRED, &why);
                     return None;
                 }
-                let swarm = Self { ours: true, gateway };
+                let gateway = try_docker(&["network", "inspect", Self::GATEWAY]).is_ok();
                 docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
-                Some(swarm)
+                *started = Some(Started { users: 1, gateway });
+                Some(Self { ours: true })
             }
             other => {
                 let why = format!(
@@ -50,12 +64,20 @@ impl Swarm {
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        if self.ours {
-            let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output_within(TOOL);
-            if !self.gateway {
-                let _ = Command::new("docker").args(["network", "rm", Self::GATEWAY]).output_within(TOOL);
-            }
+        if !self.ours {
+            return;
         }
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(swarm) = &mut *started else { return };
+        swarm.users -= 1;
+        if swarm.users > 0 {
+            return;
+        }
+        let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output_within(TOOL);
+        if !swarm.gateway {
+            let _ = Command::new("docker").args(["network", "rm", Self::GATEWAY]).output_within(TOOL);
+        }
+        *started = None;
     }
 }
 
@@ -131,7 +153,7 @@ impl Drop for Service {
 
 #[test]
 fn the_tasks_of_a_swarm_service_are_followed() {
-    let Some(_engine) = whole_engine() else { return };
+    let Some(_engine) = engine_for_heavy_use() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     let Some(network) = overlay() else { return };
     let service = Service::create(2, &network);
@@ -217,7 +239,7 @@ impl Drop for Stack {
 #[test]
 fn a_stack_is_updated_without_a_failed_request() {
     const LIMIT: Duration = Duration::from_secs(30);
-    let Some(_engine) = whole_engine() else { return };
+    let Some(_engine) = engine_for_heavy_use() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     if overlay().is_none() {
         return;
