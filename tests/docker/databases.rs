@@ -306,7 +306,7 @@ fn the_redis_demo_routes_by_role() {
     answers("+OK", query("6379", "SET colour red"));
     answers("-READONLY You can't write against a read only replica.", query("6380", "SET colour blue"));
     let replicaof = |server: &str, words: &[&str]| {
-        project.compose(&[&["exec", "-T", server, "redis-cli", "replicaof"], words].concat());
+        project.exec(server, &[&["redis-cli", "replicaof"], words].concat());
     };
     replicaof("redis-2", &["no", "one"]);
     replicaof("redis-1", &["redis-2", "6379"]);
@@ -331,8 +331,8 @@ fn the_postgres_demo_follows_a_failover() {
     };
     answers("f", query("5432"));
     answers("t", query("5433"));
-    project.compose(&["kill", "postgres-1"]);
-    project.compose(&["exec", "-T", "-u", "postgres", "postgres-2", "psql", "-c", "SELECT pg_promote()"]);
+    docker(&["kill", &project.containers("postgres-1").remove(0)]);
+    project.exec("postgres-2", &["psql", "-U", "postgres", "-c", "SELECT pg_promote()"]);
     answers("f", query("5432"));
     // Not by the log: the standby may have been down before, because its checks timed out.
     let admin = project.published("pointsman", "9900");

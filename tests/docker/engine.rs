@@ -233,6 +233,13 @@ impl Drop for Container {
     }
 }
 
+/// Removes many containers at once, which takes the engine far less time than one after the other.
+pub(crate) fn remove(containers: Vec<Container>) {
+    let names = containers.iter().map(|container| &*container.0);
+    docker(&["rm", "-f", "-v"].into_iter().chain(names).collect::<Vec<_>>());
+    containers.into_iter().for_each(std::mem::forget);
+}
+
 /// A network, removed at the end; declare it before its containers.
 pub(crate) struct Network(pub(crate) String);
 
@@ -279,6 +286,12 @@ impl Project {
     /// Runs Compose, which must succeed; its standard output.
     pub(crate) fn compose(&self, arguments: &[&str]) -> String {
         succeed(self.command(arguments))
+    }
+
+    /// Runs a command in the first container of the service; its output. Compose would use twenty times the CPU time.
+    pub(crate) fn exec(&self, service: &str, command: &[&str]) -> String {
+        let container = self.containers(service).remove(0);
+        docker(&[&["exec", &container], command].concat())
     }
 
     /// Starts everything, as in the README.

@@ -10,7 +10,7 @@ fn the_kernel_forwards_in_a_container() {
     project.compose(&["up", "-d"]);
     let lb = ip(&project.containers("pointsman")[0]);
     when_up(lb, 3);
-    let rules = || project.compose(&["exec", "-T", "pointsman", "nft", "list", "ruleset"]);
+    let rules = || project.exec("pointsman", &["nft", "list", "ruleset"]);
     // A backend is up a moment before it is in the rules, and down a moment before it has left them.
     let when_listed = |count: usize| {
         eventually(&format!("{count} backends in the rules"), || {

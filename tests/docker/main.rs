@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use clients::{Clients, Request};
 use engine::{
     Container, Network, Project, bare_engine, configuration, describe, docker, engine, engine_for_heavy_use,
-    inspect, ip, logs, pointsman, unique,
+    inspect, ip, logs, pointsman, remove, unique,
 };
 use support::{connect_to, eventually, http_get, join_within};
 

@@ -93,7 +93,9 @@ fn prometheus_scrapes_it_and_fires_alerts() {
     }
 
     // All backends stop: an alert is pending or firing.
-    project.compose(&["kill", "backend"]);
+    for backend in project.containers("backend") {
+        docker(&["kill", &backend]);
+    }
     let alert = when_known("an alert is on its way", || {
         let data = get(prometheus, "/api/v1/alerts")?;
         array(&data["alerts"])

@@ -10,7 +10,7 @@ const FOLLOWED: Duration = Duration::from_secs(10);
 fn scaling_up_and_down_fails_no_request() {
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
-    let clients = Clients::start(4, Duration::from_millis(20), (address, WEB).into());
+    let clients = Clients::start(4, Duration::from_millis(50), (address, WEB).into());
     let before: BTreeSet<IpAddr> = up(address).into_values().collect();
 
     let mut healthy = BTreeMap::new();

@@ -27,7 +27,7 @@ fn the_tls_demo_chooses_the_server_by_its_name() {
             "curl -skv --connect-to ::pointsman:8443 https://{name}/ 2>&1 \
              | grep -aE '^\\*  subject:|asked for|alert' | tr '\\n' ' '"
         );
-        project.compose(&["exec", "-T", "www", "sh", "-c", &script])
+        project.exec("www", &["sh", "-c", &script])
     };
     let answer = get("api.example.com");
     assert!(

@@ -48,7 +48,7 @@ fn the_shop_survives_the_loss_of_any_container() {
     assert!(panel.contains("<td>postgres-standby</td><td>1</td>"), "{panel}");
 
     // The health of the API, through the listener for the network `front`.
-    let sh = |script: &str| application.project.compose(&["exec", "-T", "frontend", "sh", "-c", script]);
+    let sh = |script: &str| application.project.exec("frontend", &["sh", "-c", script]);
     let health: Value = serde_json::from_str(&sh("curl -fsS http://pointsman:5000/health")).unwrap();
     assert_eq!(health["status"], "healthy", "{health}");
     assert_eq!(health["service"], "ecommerce-backend", "{health}");
@@ -73,29 +73,20 @@ fn the_shop_survives_the_loss_of_any_container() {
 
     let orders = |pause| application.customer("http://pointsman:8080/api", pause, "backend");
     // The connections of a front end that is killed break, which only its client can repeat.
-    survives(&application, &["frontend"], orders("0.05"), 1);
+    survives(&application, &["frontend"], orders("0.1"), 1);
     let order = eventually("an order of the customer is listed", || {
         let listed: Value = serde_json::from_str(&http_get(shop, "/api/orders").ok()?.1).ok()?;
         listed["orders"].as_array()?.iter().find(|order| order["customer"] == "1").cloned()
     });
     assert!(order["id"].is_u64() && order["placed"].is_string(), "{order}");
     let others = ["backend", "worker", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"];
-    survives(&application, &others, orders("0.05"), 0);
+    survives(&application, &others, orders("0.1"), 0);
     application.when_up(&pools);
 
     // The primary: until the standby is promoted, orders fail, or wait until the backend's connects succeed again.
     let customer = orders("0.2");
     application.kill("postgres-1");
-    application.project.compose(&[
-        "exec",
-        "-T",
-        "postgres-2",
-        "psql",
-        "-qU",
-        "postgres",
-        "-c",
-        "SELECT pg_promote()",
-    ]);
+    application.project.exec("postgres-2", &["psql", "-qU", "postgres", "-c", "SELECT pg_promote()"]);
     application.when_up(&[("postgres", 1), ("postgres-standby", 0)]);
     customer.goes_on();
     let account = customer.account();
