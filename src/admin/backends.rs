@@ -212,7 +212,7 @@ pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendInfo, Ap
 
 fn gone(backend: &Backend) -> ApiError {
     let message = format!("{:?} has left meanwhile", &*backend.name);
-    ApiError::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
+    ApiError::new(StatusCode::CONFLICT, ErrorDetail::GONE, message, "see /api/v1/status")
 }
 
 /// The backend with that address or, if there is none, with that name. An address belongs to at most one backend, even
@@ -240,7 +240,8 @@ pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, ApiError> 
                 &*pool.name,
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
-            Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_backend", message, "see /api/v1/status"))
+            let code = ErrorDetail::NO_SUCH_BACKEND;
+            Err(ApiError::new(StatusCode::NOT_FOUND, code, message, "see /api/v1/status"))
         }
     }
 }

@@ -116,6 +116,10 @@ pub(crate) struct ErrorDetail {
 impl ErrorDetail {
     /// The code for a change that would take out the last eligible backend of its pool.
     pub(crate) const LAST_ELIGIBLE: &str = "last_eligible";
+    /// The code for a backend that the pool does not have, or whose connections finish after it has left.
+    pub(crate) const NO_SUCH_BACKEND: &str = "no_such_backend";
+    /// The code for a backend that has left while it was changed.
+    pub(crate) const GONE: &str = "gone";
 }
 
 /// The first event of a stream.

@@ -164,7 +164,7 @@ fn print_drained(name: &str, json: bool) -> Result<Exit, Failure> {
     print(&format!("{was}\n"))
 }
 
-/// Drains all backends of a pool.
+/// Drains all backends of a pool. One that is leaving, or has left meanwhile, gets no new connections anyway.
 async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exit, Failure> {
     let status: StatusReply = remote.get(path::STATUS).await?;
     let backends = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
@@ -176,9 +176,17 @@ async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exi
     confirm_unless_forced(&args.force, &question, "Drain them?")?;
     let mut drained = Vec::new();
     for backend in &backends {
-        let target = BackendTarget { pool: pool.to_owned(), backend: backend.name.to_string() };
+        let named = backends.iter().filter(|other| other.name == backend.name).count();
+        let named = if named == 1 { backend.name.to_string() } else { backend.address.to_string() };
+        let target = BackendTarget { pool: pool.to_owned(), backend: named };
         let draining = BackendChange::to_state(AdminState::Draining);
-        let text = remote.submit(Method::PATCH, &target.path(), &draining).await?;
+        let text = match remote.submit(Method::PATCH, &target.path(), &draining).await {
+            Err(error) if error.is_no_such_backend() => {
+                drained.push(backend.clone());
+                continue;
+            }
+            result => result?,
+        };
         if !args.wait {
             print_change(remote, &target, &text, args.remote.json)?;
         }

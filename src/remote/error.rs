@@ -69,6 +69,11 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == ErrorDetail::LAST_ELIGIBLE)
     }
 
+    /// Whether the server refused a change of a backend because the pool does not have it, or not any more.
+    pub(crate) fn is_no_such_backend(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == ErrorDetail::NO_SUCH_BACKEND || code == ErrorDetail::GONE)
+    }
+
     /// What went wrong, without what to do about it.
     pub(crate) fn message(&self) -> String {
         match self {
@@ -89,7 +94,7 @@ impl Error {
 /// What to do about the error with that code, in commands: the server's own hint names requests to its API.
 fn command_hint(code: &str) -> Option<&'static str> {
     Some(match code {
-        "no_such_pool" | "no_such_backend" | "gone" => {
+        "no_such_pool" | ErrorDetail::NO_SUCH_BACKEND | ErrorDetail::GONE => {
             "`pointsman status` lists the pools and their backends"
         }
         "ambiguous" => "name it by its address, as `pointsman status` shows it: POOL/ADDRESS:PORT",

@@ -151,6 +151,28 @@ fn a_pool_is_drained_as_a_whole_with_force() {
 }
 
 #[test]
+fn a_backend_that_leaves_with_open_connections_does_not_stop_the_drain_of_its_pool() {
+    let (lb, backends) = start("", "");
+    let [to_leaving, to_other] = ["backend=a ", "backend=\"b b\" "].map(|backend| {
+        let held = connect_to(lb.address("web")).unwrap();
+        eventually("it is routed", || lb.logged(&["routed conn=", backend]).pop());
+        held
+    });
+    let leaving = format!("{{address: {}, name: a}}, ", backends[0].address);
+    lb.reload(&config(&backends, "", "").replace(&leaving, ""));
+    let (code, out, error) = run(&lb, &["drain", "web", "--force"]);
+    assert!(code == 0 && out.starts_with("web/b b is draining") && error.is_empty(), "{out}{error}");
+    // Its connection is one of the pool.
+    let waits = Running::start(&lb, &["drain", "web", "--force", "--wait"]);
+    drop(to_other);
+    eventually("one is closed", || lb.logged(&["closed conn="]).pop());
+    assert_eq!(run(&lb, &["drain", "web", "--force"]).0, 0);
+    assert!(waits.1.try_recv().is_err(), "a connection is open");
+    drop(to_leaving);
+    waits.when_printed(&["web is drained"]);
+}
+
+#[test]
 fn a_listener_is_drained_with_force_and_put_back() {
     let (lb, _backends) = start("", "");
     let held = connect_to(lb.address("web")).unwrap();
