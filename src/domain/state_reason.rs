@@ -30,7 +30,8 @@ pub enum StateReason {
     FoundUnchecked,
     /// It was in this state in the process from which this one took over.
     ///
-    /// Remedy: none needed: the text after the colon is the reason there, and its next checks decide.
+    /// Remedy: none needed: the text after the colon is the reason there. Its next checks decide; if it is ejected, the end
+    /// of that time.
     TakenOver {
         /// Why it was in its state there.
         cause: Cause,
@@ -275,6 +276,14 @@ impl StateReason {
         }
     }
 
+    /// Its text, without the words about the process before: however many have taken over, the text is that of the first.
+    pub fn first_cause(&self) -> Cause {
+        match self {
+            Self::TakenOver { cause } => cause.clone(),
+            _ => self.text(),
+        }
+    }
+
     /// Its text, bounded as a whole.
     pub fn text(&self) -> Cause {
         let text = match self {
@@ -386,6 +395,7 @@ impl EjectionReason {
 impl fmt::Display for EjectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Failures { count: 1, failure } => write!(f, "a failure: {failure}"),
             Self::Failures { count, failure } => write!(f, "{count} failures in a row: {failure}"),
             Self::Slow { median, others } => {
                 let [median, others] = [median, others].map(|time| (time.as_secs_f64() * 1e4).round() / 10.0);

@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::{EjectionReason, StateReason};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Cause, EjectionReason, StateReason};
 
 /// The longest ejection, in periods: a backend that may have recovered is tried again.
 const LONGEST: u32 = 10;
@@ -27,7 +29,39 @@ struct LastEjection {
     reason: StateReason,
 }
 
+/// The last ejection of a backend, as one process leaves it to the next, which does not know its clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandedEjection {
+    /// How much longer it lasts; zero if it is over.
+    left: Duration,
+    time: Duration,
+    times: u32,
+    cause: Cause,
+}
+
 impl Ejection {
+    /// The ejections as another process left them. One that is over counts as if it had ended just now.
+    pub fn take_over(handed: HandedEjection, now: Instant) -> Self {
+        let HandedEjection { left, time, times, cause } = handed;
+        let reason = StateReason::TakenOver { cause };
+        Self { last: Some(LastEjection { until: now + left, time, times, reason }) }
+    }
+
+    /// The last ejection for the process that takes over, unless the next one would start over.
+    pub fn hand_over(&self, now: Instant) -> Option<HandedEjection> {
+        self.recent(now).map(|last| HandedEjection {
+            left: last.until.saturating_duration_since(now),
+            time: last.time,
+            times: last.times,
+            cause: last.reason.first_cause(),
+        })
+    }
+
+    /// The last ejection, if the backend has been back for less time than that took.
+    fn recent(&self, now: Instant) -> Option<&LastEjection> {
+        self.last.as_ref().filter(|last| now < last.until + last.time)
+    }
+
     /// The end of the present ejection, and its reason.
     pub fn out(&self, now: Instant) -> Option<(Instant, &StateReason)> {
         self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.reason))
@@ -35,8 +69,7 @@ impl Ejection {
 
     /// Ejects the backend; `period` is the length of a first ejection. Returns the reason for its state.
     pub fn eject(&mut self, period: Duration, why: EjectionReason, now: Instant) -> StateReason {
-        let recent = self.last.as_ref().filter(|last| now < last.until + last.time);
-        let times = recent.map_or(1, |last| last.times.saturating_add(1).min(LONGEST));
+        let times = self.recent(now).map_or(1, |last| last.times.saturating_add(1).min(LONGEST));
         let time = period * times;
         let reason = StateReason::Ejected { why, time };
         self.last = Some(LastEjection { until: now + time, time, times, reason: reason.clone() });
@@ -79,6 +112,30 @@ mod tests {
         assert_eq!(out_for(&ejection, now), Some(SECOND));
         ejection.lift(now);
         assert_eq!(out_for(&ejection, now), None);
+    }
+
+    #[test]
+    fn an_ejection_goes_on_in_the_process_that_takes_over() {
+        let (mut before, now) = (Ejection::default(), Instant::now());
+        assert_eq!(before.hand_over(now), None);
+        for _ in 0..3 {
+            before.eject(SECOND, SLOW, now);
+        }
+        // As long as it would have lasted, and the next one is longer.
+        let mut after = Ejection::take_over(before.hand_over(now + SECOND).unwrap(), now);
+        let (until, reason) = after.out(now).unwrap();
+        assert_eq!(until - now, 2 * SECOND);
+        let cause = before.out(now).unwrap().1.text();
+        assert_eq!(*reason, StateReason::TakenOver { cause });
+        // The reason does not grow with each process.
+        let third = Ejection::take_over(after.hand_over(now).unwrap(), now);
+        assert_eq!(third.out(now), after.out(now));
+        after.eject(SECOND, SLOW, now);
+        assert_eq!(out_for(&after, now), Some(4 * SECOND));
+        // One that is over is still counted for a while, then it is forgotten.
+        let over = Ejection::take_over(before.hand_over(now + 5 * SECOND).unwrap(), now);
+        assert_eq!(out_for(&over, now), None);
+        assert_eq!(before.hand_over(now + 6 * SECOND), None);
     }
 
     proptest! {

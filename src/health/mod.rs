@@ -30,7 +30,7 @@ use crate::domain::{Cause, CheckFailure, CheckKind, SocketAddress};
 use crate::protocol::proxy_header::ProxyVersion;
 use crate::tls::TlsClient;
 pub use checker::Checker;
-pub use eject::Ejection;
+pub use eject::{Ejection, HandedEjection};
 pub use files::problems as file_problems;
 pub use pace::Pace;
 pub use pace::PoolPace;

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 
 use crate::support::backend::Backend;
 use crate::support::load::under_load;
-use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, free_port, http_get};
+use crate::support::peers::{reset, serving};
+use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, free_port, http_get, static_list};
 
 /// The processes that have taken over from a balancer; the last one is ended at the end of the test.
 pub(crate) struct Successors<'l> {
@@ -157,6 +158,38 @@ pools:
         // Changes are accepted by the new process.
         assert_eq!(lb.request("PATCH", "/api/v1/pools/web/backends/b", r#"{"state": "up"}"#).0, 200);
         lb.when_up(vec!["a".into(), "added".into(), "b".into()]);
+    }
+}
+
+#[test]
+fn an_ejected_backend_gets_no_client_after_a_hand_over() {
+    // It passes its checks, which only connect.
+    let broken = serving(|mut stream| {
+        let _ = stream.read(&mut [0; 512]);
+        reset(stream);
+    });
+    let sound = Backend::http("sound");
+    let lb = Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}
+pools: {{web: {{discover: {}, eject: {{failures: 1, for: 10m}}}}}}",
+        static_list(&[broken, sound.address])
+    ));
+    lb.when_up(vec![broken.to_string(), sound.address.to_string()]);
+    eventually("it is ejected", || {
+        let _ = http_get(lb.address("web"), "/");
+        (!lb.logged(&["backend ejected"]).is_empty()).then_some(())
+    });
+    let mut successors = Successors::of(&lb);
+    for _ in 0..2 {
+        successors.hand_over();
+        for _ in 0..4 {
+            assert_eq!(http_get(lb.address("web"), "/").unwrap().1, "sound");
+        }
+        let backends = lb.backends();
+        let ejected = backends.iter().find(|backend| backend.0 == broken.to_string()).unwrap();
+        assert_eq!(ejected.1, "ejected", "{backends:?}");
+        let first = "taken over from the process before: a failure: it reset a client's connection";
+        assert!(ejected.2.starts_with(first) && ejected.2.ends_with("ejected for 10m"), "{ejected:?}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! Pools with failed backends: backups, panic, ejection and slow start.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
-use crate::support::peers::reset;
-use crate::support::{Lb, TIME_LIMIT, eventually, http_get, listen_alone, static_list};
+use crate::support::peers::{reset, serving};
+use crate::support::{Lb, TIME_LIMIT, eventually, http_get, static_list};
 
 /// A short interval; each result changes the state. By TCP: the kernel accepts a check even if the backend is slow.
 const CHECKED: &str = ", health: {tcp: {}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}";
@@ -18,14 +18,6 @@ fn start(discover: &str, settings: &str) -> Lb {
         "listeners: {{web: {{bind: 127.0.0.1:0, pool: web, no_backend: http-503}}}}
 pools: {{web: {{discover: {discover}{settings}}}}}"
     ))
-}
-
-/// A server that handles each connection with `serve`.
-fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
-    let listener = listen_alone();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
-    address
 }
 
 fn responder(lb: &Lb) -> String {

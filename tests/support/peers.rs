@@ -92,6 +92,14 @@ pub fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
     (lb, client, server)
 }
 
+/// A server that handles one connection after the other with `serve`, and keeps none open.
+pub fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = listen_alone();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    address
+}
+
 /// Resets a connection.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -2,7 +2,7 @@
 //! failed their checks, and which ones operators added.
 //!
 //! In the new process a backend has the verdict of the process before from the moment at which it is found, so that it is
-//! neither without backends until the first checks end, nor sends clients to one that is down.
+//! neither without backends until the first checks end, nor sends clients to one that is down or ejected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::PoolState;
 use crate::discovery::{Found, SourceKey};
-use crate::domain::{BackendState, Cause, SocketAddress, StateReason};
-use crate::health::{RiseFall, Verdict};
+use crate::domain::{Cause, SocketAddress, StateReason};
+use crate::health::{Ejection, HandedEjection, RiseFall, Verdict};
 use crate::pool::member::{Member, Results};
 use crate::state_directory::SavedBackend;
 
@@ -38,6 +38,9 @@ pub struct BackendHealth {
     lasted: Duration,
     /// Why it was in its state.
     cause: Cause,
+    /// Its last ejection.
+    #[serde(default)]
+    ejection: Option<HandedEjection>,
 }
 
 /// A backend that operators added.
@@ -75,25 +78,21 @@ impl PoolState {
     }
 
     fn health_of(&self, member: &Member, now: Instant) -> Option<BackendHealth> {
-        // An ejected backend has to pass its first check.
         let passing = match member.verdict() {
-            Verdict::Passing if member.state != BackendState::Ejected => true,
+            Verdict::Passing => true,
             Verdict::Failing => false,
-            Verdict::Passing | Verdict::Unchecked => return None,
+            Verdict::Unchecked => return None,
         };
+        // Down, whatever operators have set since.
+        let failing = member.failing.as_ref().filter(|_| !passing);
         Some(BackendHealth {
             name: Arc::clone(&member.backend.name),
             nameless: member.name(&self.config).is_some_and(|found| found.nameless),
             address: member.backend.address.clone(),
             passing,
             lasted: now.saturating_duration_since(member.since),
-            cause: match (&member.failing, &member.reason) {
-                // The reason in the first process, however many have taken over since.
-                (Some(StateReason::TakenOver { cause }), _) if !passing => cause.clone(),
-                (Some(failing), _) if !passing => failing.text(),
-                (_, StateReason::TakenOver { cause }) => cause.clone(),
-                (_, reason) => reason.text(),
-            },
+            cause: failing.unwrap_or(&member.reason).first_cause(),
+            ejection: member.ejection.hand_over(now),
         })
     }
 
@@ -104,7 +103,12 @@ impl PoolState {
 
     /// Gives a backend that was just found the verdict of the process before; returns the reason and the time that it
     /// has been in its state.
-    pub(super) fn presume(&mut self, found: &Found, member: &mut Member) -> Option<(StateReason, Duration)> {
+    pub(super) fn presume(
+        &mut self,
+        found: &Found,
+        member: &mut Member,
+        now: Instant,
+    ) -> Option<(StateReason, Duration)> {
         let is_same = |known: &BackendHealth| {
             known.address == found.address && (known.nameless || found.nameless || known.name == found.name)
         };
@@ -114,6 +118,8 @@ impl PoolState {
         member.results.fill(Results { rise_fall: RiseFall::presumed(verdict), has_result: false });
         let reason = StateReason::TakenOver { cause: known.cause };
         member.failing = (!known.passing).then(|| reason.clone());
+        member.ejection =
+            known.ejection.map_or_else(Ejection::default, |handed| Ejection::take_over(handed, now));
         Some((reason, known.lasted))
     }
 

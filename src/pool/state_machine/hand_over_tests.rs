@@ -1,7 +1,7 @@
 use super::super::tests::observed;
 use super::*;
 use crate::config;
-use crate::domain::{AdminState, CheckFailure, SetBy};
+use crate::domain::{AdminState, BackendState, CheckFailure, Failure, SetBy};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 use crate::pool::input::{Command, Input};
@@ -88,6 +88,42 @@ fn a_backend_has_the_verdict_of_the_process_before_from_the_first_moment() {
         after.on(Input::Checked(key, 0, Err(CheckError::Failed(CheckFailure::new("refused")))), later);
     }
     assert_eq!(after.members()[0].state, BackendState::Down);
+}
+
+#[test]
+fn an_ejected_backend_stays_ejected_for_the_rest_of_its_time() {
+    let now = Instant::now();
+    let settings = ", eject: {failures: 1, for: 10s, at_most: 50%}";
+    let mut before = pool(settings);
+    let all = [found("a", 1), found("b", 2)];
+    observe(&mut before, &all, now);
+    let keys: Vec<_> = before.members().iter().map(|member| member.backend.key).collect();
+    for key in &keys {
+        before.on(Input::Checked(*key, 0, Ok(())), now);
+    }
+    before.on(Input::Failed(keys[0], Failure::Reset, 1), now);
+    assert_eq!(before.members()[0].state, BackendState::Ejected);
+    let cause = before.members()[0].reason.text();
+    let handed = before.hand_over(now + Duration::from_secs(4));
+    let handed: PoolHandOver = serde_json::from_str(&serde_json::to_string(&handed).unwrap()).unwrap();
+
+    let mut after = pool(settings);
+    after.take_over(handed.health.clone());
+    observe(&mut after, &all, now);
+    let is = |state, cause: &str| ("a".to_owned(), state, cause.to_owned());
+    let taken_over = is(BackendState::Ejected, &format!("taken over from the process before: {cause}"));
+    assert_eq!(states(&after)[0], taken_over);
+    assert_eq!(after.members()[1].state, BackendState::Up);
+    after.on(Input::Tick, now + Duration::from_millis(5900));
+    assert_eq!(states(&after)[0], taken_over);
+    after.on(Input::Tick, now + Duration::from_secs(6));
+    assert_eq!(states(&after)[0], is(BackendState::Up, "its ejection time is over"));
+
+    // The limit of ejections is that of the new configuration.
+    let mut after = pool("");
+    after.take_over(handed.health);
+    observe(&mut after, &all, now);
+    assert_eq!(after.members()[0].state, BackendState::Up);
 }
 
 #[test]
