@@ -176,21 +176,16 @@ async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exi
     confirm_unless_forced(&args.force, &question, "Drain them?")?;
     let mut drained = Vec::new();
     for backend in &backends {
-        let named = backends.iter().filter(|other| other.name == backend.name).count();
-        let named = if named == 1 { backend.name.to_string() } else { backend.address.to_string() };
+        let is_unique = backends.iter().filter(|other| other.name == backend.name).count() == 1;
+        let named = if is_unique { backend.name.to_string() } else { backend.address.to_string() };
         let target = BackendTarget { pool: pool.to_owned(), backend: named };
         let draining = BackendChange::to_state(AdminState::Draining);
-        let text = match remote.submit(Method::PATCH, &target.path(), &draining).await {
-            Err(error) if error.is_no_such_backend() => {
-                drained.push(backend.clone());
-                continue;
-            }
-            result => result?,
-        };
-        if !args.wait {
-            print_change(remote, &target, &text, args.remote.json)?;
+        match remote.submit(Method::PATCH, &target.path(), &draining).await {
+            Ok(text) if !args.wait => _ = print_change(remote, &target, &text, args.remote.json)?,
+            Err(error) if !error.is_no_such_backend() => return Err(error.into()),
+            Ok(_) | Err(_) => {}
         }
-        drained.push(remote.read(&text)?);
+        drained.push(backend.clone());
     }
     if !args.wait {
         return Ok(Exit::Done);
@@ -210,17 +205,17 @@ async fn wait_for(
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
     let mut progress = DrainProgress::new(subject);
     loop {
+        let status: StatusReply = remote.get(path::STATUS).await?;
+        let now = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
+        // Another backend may have taken a name or an address; one that is missing has left after its last connection.
+        let same = |a: &BackendInfo, b: &BackendInfo| a.name == b.name && a.address == b.address;
+        backends = now.filter(|now| backends.iter().any(|backend| same(now, backend))).collect();
         let open: u64 = backends.iter().map(|backend| backend.active).sum();
         if open == 0 {
             break;
         }
         progress.show(remote, &format!("{name}: {}", connections(open))).await;
         wait(until, || format!("{name} still has {}", connections(open))).await?;
-        let status: StatusReply = remote.get(path::STATUS).await?;
-        let now = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
-        // Another backend may have taken a name or an address; one that is missing has left after its last connection.
-        let same = |a: &BackendInfo, b: &BackendInfo| a.name == b.name && a.address == b.address;
-        backends = now.filter(|now| backends.iter().any(|backend| same(now, backend))).collect();
     }
     progress.end();
     print_drained(name, args.remote.json)

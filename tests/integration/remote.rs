@@ -163,13 +163,14 @@ fn a_backend_that_leaves_with_open_connections_does_not_stop_the_drain_of_its_po
     let (code, out, error) = run(&lb, &["drain", "web", "--force"]);
     assert!(code == 0 && out.starts_with("web/b b is draining") && error.is_empty(), "{out}{error}");
     // Its connection is one of the pool.
-    let waits = Running::start(&lb, &["drain", "web", "--force", "--wait"]);
     drop(to_other);
     eventually("one is closed", || lb.logged(&["closed conn="]).pop());
-    assert_eq!(run(&lb, &["drain", "web", "--force"]).0, 0);
-    assert!(waits.1.try_recv().is_err(), "a connection is open");
+    let wait = ["drain", "web", "--force", "--wait", "--timeout", "500ms"];
+    let (code, _, error) = run(&lb, &wait);
+    assert!(code == 1 && error.contains("web still has 1 connection open"), "{code} {error}");
     drop(to_leaving);
-    waits.when_printed(&["web is drained"]);
+    let (code, out, error) = run(&lb, &["drain", "web", "--force", "--wait"]);
+    assert_eq!((code, &*out), (0, "web is drained\n"), "{error}");
 }
 
 #[test]
