@@ -25,19 +25,22 @@ const TESTS: u32 = 3;
 enum Use {
     /// It starts containers of its own.
     Usual,
-    /// It changes the engine, or starts very many containers: only its like may run beside it.
+    /// It changes the engine, or starts very many containers: only other heavy tests run at the same time.
     Heavy,
 }
 
-static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, by: Use::Usual, next: 0, served: 0 });
+/// The interval at which a waiting test moves its time limit, in which it must get the engine, into the future.
+const STILL_WAITING: Duration = Duration::from_secs(60);
+
+static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, kind: Use::Usual, next: 0, served: 0 });
 static CHANGED: Condvar = Condvar::new();
 
-/// The permits to use the engine, given in the order in which they are asked for: a heavy test would otherwise wait, and
-/// occupy its thread, until all usual ones have ended.
+/// The permits to use the engine. Tests get them in the order of their requests, so that a heavy test does not wait until all
+/// usual ones have ended.
 struct Permits {
     used: u32,
-    /// What the tests are that use them.
-    by: Use,
+    /// The kind of the tests that hold permits.
+    kind: Use,
     /// The position of the next test to ask.
     next: u64,
     /// The tests that have got their permit.
@@ -50,7 +53,7 @@ impl Permits {
     }
 
     fn is_free(&self, position: u64, intended: Use) -> bool {
-        self.served == position && (self.used == 0 || (self.by == intended && self.used < TESTS))
+        self.served == position && (self.used == 0 || (self.kind == intended && self.used < TESTS))
     }
 }
 
@@ -68,10 +71,13 @@ impl Engine {
         let mut permits = Permits::lock();
         let position = permits.next;
         permits.next += 1;
-        let not_yet = |permits: &mut Permits| !permits.is_free(position, intended);
-        let mut permits = CHANGED.wait_while(permits, not_yet).unwrap_or_else(PoisonError::into_inner);
+        while !permits.is_free(position, intended) {
+            watchdog::allow(TEST);
+            let waited = CHANGED.wait_timeout(permits, STILL_WAITING);
+            permits = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         permits.used += 1;
-        permits.by = intended;
+        permits.kind = intended;
         permits.served += 1;
         drop(permits);
         CHANGED.notify_all();

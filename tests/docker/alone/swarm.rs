@@ -47,7 +47,10 @@ impl Swarm {
                     return None;
                 }
                 let gateway = try_docker(&["network", "inspect", Self::GATEWAY]).is_ok();
-                docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
+                if let Err(error) = try_docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]) {
+                    let _ = try_docker(&["swarm", "leave", "--force"]);
+                    panic!("docker swarm init: {error}");
+                }
                 *started = Some(Started { users: 1, gateway });
                 Some(Self { ours: true })
             }
