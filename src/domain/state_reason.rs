@@ -30,8 +30,7 @@ pub enum StateReason {
     FoundUnchecked,
     /// It was in this state in the process from which this one took over.
     ///
-    /// Remedy: none needed: the text after the colon is the reason there. Its next checks decide; if it is ejected, the end
-    /// of that time.
+    /// Remedy: that of the reason after the colon. The next checks decide, or the end of the ejection.
     TakenOver {
         /// Why it was in its state there.
         cause: Cause,
@@ -276,8 +275,8 @@ impl StateReason {
         }
     }
 
-    /// Its text, without the words about the process before: however many have taken over, the text is that of the first.
-    pub fn first_cause(&self) -> Cause {
+    /// Its text without the prefix of a take-over, so that the prefix is not repeated at each hand-over.
+    pub fn original_cause(&self) -> Cause {
         match self {
             Self::TakenOver { cause } => cause.clone(),
             _ => self.text(),

@@ -29,31 +29,33 @@ struct LastEjection {
     reason: StateReason,
 }
 
-/// The last ejection of a backend, as one process leaves it to the next, which does not know its clock.
+/// The last ejection of a backend, as it is handed over: in durations, because an `Instant` means nothing in another process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandedEjection {
     /// How much longer it lasts; zero if it is over.
-    left: Duration,
-    time: Duration,
-    times: u32,
+    remaining: Duration,
+    /// Its whole length.
+    length: Duration,
+    /// The number of ejections, each soon after the one before.
+    count: u32,
     cause: Cause,
 }
 
 impl Ejection {
-    /// The ejections as another process left them. One that is over counts as if it had ended just now.
-    pub fn take_over(handed: HandedEjection, now: Instant) -> Self {
-        let HandedEjection { left, time, times, cause } = handed;
-        let reason = StateReason::TakenOver { cause };
-        Self { last: Some(LastEjection { until: now + left, time, times, reason }) }
+    /// The ejections of a backend that was handed over at `then`. One that was over counts as if it had ended then.
+    pub fn take_over(handed: HandedEjection, then: Instant) -> Self {
+        let HandedEjection { remaining, length: time, count: times, cause } = handed;
+        let until = then.checked_add(remaining).unwrap_or(then);
+        Self { last: Some(LastEjection { until, time, times, reason: StateReason::TakenOver { cause } }) }
     }
 
     /// The last ejection for the process that takes over, unless the next one would start over.
     pub fn hand_over(&self, now: Instant) -> Option<HandedEjection> {
         self.recent(now).map(|last| HandedEjection {
-            left: last.until.saturating_duration_since(now),
-            time: last.time,
-            times: last.times,
-            cause: last.reason.first_cause(),
+            remaining: last.until.saturating_duration_since(now),
+            length: last.time,
+            count: last.times,
+            cause: last.reason.original_cause(),
         })
     }
 

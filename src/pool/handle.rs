@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -61,7 +62,7 @@ impl Handle {
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let mut pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
         pool_state.restore(known.settings);
-        pool_state.take_over(known.health);
+        pool_state.take_over(known.health, Instant::now());
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::support::backend::Backend;
 use crate::support::load::under_load;
-use crate::support::peers::{reset, serving};
+use crate::support::peers::{reset, serving_one_at_a_time};
 use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, free_port, http_get, static_list};
 
 /// The processes that have taken over from a balancer; the last one is ended at the end of the test.
@@ -164,14 +164,14 @@ pools:
 #[test]
 fn an_ejected_backend_gets_no_client_after_a_hand_over() {
     // It passes its checks, which only connect.
-    let broken = serving(|mut stream| {
+    let broken = serving_one_at_a_time(|mut stream| {
         let _ = stream.read(&mut [0; 512]);
         reset(stream);
     });
     let sound = Backend::http("sound");
     let lb = Lb::start(&format!(
         "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}
-pools: {{web: {{discover: {}, eject: {{failures: 1, for: 10m}}}}}}",
+pools: {{web: {{discover: {}, health: {{tcp: {{}}, every: 100ms}}, eject: {{failures: 1, for: 10m}}}}}}",
         static_list(&[broken, sound.address])
     ));
     lb.when_up(vec![broken.to_string(), sound.address.to_string()]);
@@ -182,6 +182,12 @@ pools: {{web: {{discover: {}, eject: {{failures: 1, for: 10m}}}}}}",
     let mut successors = Successors::of(&lb);
     for _ in 0..2 {
         successors.hand_over();
+        eventually("it has passed a check", || {
+            let status = lb.status();
+            let backends = status["pools"][0]["backends"].as_array().unwrap();
+            let of = backends.iter().find(|one| one["address"] == broken.to_string()).unwrap();
+            (of["last_check"]["passed"] == true).then_some(())
+        });
         for _ in 0..4 {
             assert_eq!(http_get(lb.address("web"), "/").unwrap().1, "sound");
         }

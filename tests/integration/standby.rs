@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
-use crate::support::peers::{reset, serving};
+use crate::support::peers::{reset, serving_one_at_a_time};
 use crate::support::{Lb, TIME_LIMIT, eventually, http_get, static_list};
 
 /// A short interval; each result changes the state. By TCP: the kernel accepts a check even if the backend is slow.
@@ -84,7 +84,7 @@ fn with_panic_connections_stay_open_while_checks_fail() {
     let ended = Arc::new(AtomicBool::new(false));
     let theirs = Arc::clone(&ended);
     // Slow enough for several ticks of a worker; its check never passes.
-    let backend = serving(move |mut stream| {
+    let backend = serving_one_at_a_time(move |mut stream| {
         let theirs = Arc::clone(&theirs);
         std::thread::spawn(move || {
             let mut request = [0; 512];
@@ -116,7 +116,7 @@ fn with_panic_connections_stay_open_while_checks_fail() {
 fn a_backend_that_resets_clients_is_ejected_and_tried_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let theirs = Arc::clone(&broken);
-    let moody = serving(move |mut stream| {
+    let moody = serving_one_at_a_time(move |mut stream| {
         let mut request = [0; 512];
         let _ = stream.read(&mut request);
         if theirs.load(Ordering::SeqCst) {

@@ -92,8 +92,9 @@ pub fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
     (lb, client, server)
 }
 
-/// A server that handles one connection after the other with `serve`, and keeps none open.
-pub fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+/// A server that handles one connection after the other with `serve`. Unlike `Backend`, it keeps no copy of a stream, so that
+/// `serve` can reset it.
+pub fn serving_one_at_a_time(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = listen_alone();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));

@@ -72,6 +72,10 @@ impl PoolState {
                 self.settle(index, StateReason::EjectionOver, now, effects);
             }
         }
+        // Others that were up in the process before may be found in a moment.
+        if !self.inherited.is_empty() {
+            return;
+        }
         let at_most = |sound| self.config.eject.map_or(0, |eject| eject.at_most.of(sound));
         let (out, sound) = self.ejected();
         for _ in at_most(sound)..out {

@@ -1,8 +1,8 @@
 //! What a process that takes over from this one needs to know of a pool: what operators set, which backends passed or
-//! failed their checks, and which ones operators added.
+//! failed their checks, which are ejected, and which ones operators added.
 //!
-//! In the new process a backend has the verdict of the process before from the moment at which it is found, so that it is
-//! neither without backends until the first checks end, nor sends clients to one that is down or ejected.
+//! In the new process a backend has the verdict and the ejection of the process before from the moment at which it is found, so
+//! that the pool is neither empty until the first checks end, nor sends clients to a backend that is down or ejected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ use crate::state_directory::SavedBackend;
 pub struct PoolHandOver {
     /// What operators set for its backends.
     pub settings: Vec<SavedBackend>,
-    /// The backends whose checks had a verdict.
+    /// The backends whose checks had a verdict, and their ejections.
     pub health: Vec<BackendHealth>,
     /// The backends that operators added.
     pub added: Vec<AddedBackend>,
 }
 
-/// The verdict of a backend's checks.
+/// The verdict of a backend's checks, and its ejections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendHealth {
     name: Arc<str>,
@@ -91,24 +91,21 @@ impl PoolState {
             address: member.backend.address.clone(),
             passing,
             lasted: now.saturating_duration_since(member.since),
-            cause: failing.unwrap_or(&member.reason).first_cause(),
+            cause: failing.unwrap_or(&member.reason).original_cause(),
             ejection: member.ejection.hand_over(now),
         })
     }
 
-    /// Takes the verdicts of the process before. This comes before the first input.
-    pub fn take_over(&mut self, health: Vec<BackendHealth>) {
+    /// Takes the verdicts and ejections of the process before, from which this one takes over now. This comes before the first
+    /// input.
+    pub fn take_over(&mut self, health: Vec<BackendHealth>, now: Instant) {
         self.inherited = health;
+        self.inherited_at = now;
     }
 
-    /// Gives a backend that was just found the verdict of the process before; returns the reason and the time that it
-    /// has been in its state.
-    pub(super) fn presume(
-        &mut self,
-        found: &Found,
-        member: &mut Member,
-        now: Instant,
-    ) -> Option<(StateReason, Duration)> {
+    /// Gives a backend that was just found the verdict and the ejection of the process before; returns the reason and the
+    /// time that it has been in its state.
+    pub(super) fn presume(&mut self, found: &Found, member: &mut Member) -> Option<(StateReason, Duration)> {
         let is_same = |known: &BackendHealth| {
             known.address == found.address && (known.nameless || found.nameless || known.name == found.name)
         };
@@ -118,8 +115,8 @@ impl PoolState {
         member.results.fill(Results { rise_fall: RiseFall::presumed(verdict), has_result: false });
         let reason = StateReason::TakenOver { cause: known.cause };
         member.failing = (!known.passing).then(|| reason.clone());
-        member.ejection =
-            known.ejection.map_or_else(Ejection::default, |handed| Ejection::take_over(handed, now));
+        let taken_over = known.ejection.map(|handed| Ejection::take_over(handed, self.inherited_at));
+        member.ejection = taken_over.unwrap_or_default();
         Some((reason, known.lasted))
     }
 

@@ -54,7 +54,7 @@ fn a_backend_has_the_verdict_of_the_process_before_from_the_first_moment() {
 
     let mut after = pool(", slow_start: 30s");
     after.restore(handed.settings);
-    after.take_over(handed.health);
+    after.take_over(handed.health, later);
     for added in handed.added {
         after.on(Input::Added(added.into()), later);
     }
@@ -76,7 +76,7 @@ fn a_backend_has_the_verdict_of_the_process_before_from_the_first_moment() {
 
     // Without the stranger, a is up at once, with its full share.
     let mut after = pool(", slow_start: 30s");
-    after.take_over(before.hand_over(later).health);
+    after.take_over(before.hand_over(later).health, later);
     observe(&mut after, &[found("a", 1)], later);
     let up = "taken over from the process before: its first check passed";
     assert_eq!(states(&after), [is("a", BackendState::Up, up)]);
@@ -108,7 +108,7 @@ fn an_ejected_backend_stays_ejected_for_the_rest_of_its_time() {
     let handed: PoolHandOver = serde_json::from_str(&serde_json::to_string(&handed).unwrap()).unwrap();
 
     let mut after = pool(settings);
-    after.take_over(handed.health.clone());
+    after.take_over(handed.health.clone(), now);
     observe(&mut after, &all, now);
     let is = |state, cause: &str| ("a".to_owned(), state, cause.to_owned());
     let taken_over = is(BackendState::Ejected, &format!("taken over from the process before: {cause}"));
@@ -119,11 +119,44 @@ fn an_ejected_backend_stays_ejected_for_the_rest_of_its_time() {
     after.on(Input::Tick, now + Duration::from_secs(6));
     assert_eq!(states(&after)[0], is(BackendState::Up, "its ejection time is over"));
 
+    // Nor is it longer if its source answers late.
+    let mut after = pool(settings);
+    after.take_over(handed.health.clone(), now);
+    observe(&mut after, &all, now + Duration::from_secs(3));
+    assert_eq!(states(&after)[0], taken_over);
+    after.on(Input::Tick, now + Duration::from_secs(6));
+    assert_eq!(after.members()[0].state, BackendState::Up);
+
     // The limit of ejections is that of the new configuration.
     let mut after = pool("");
-    after.take_over(handed.health);
+    after.take_over(handed.health, now);
     observe(&mut after, &all, now);
     assert_eq!(after.members()[0].state, BackendState::Up);
+}
+
+#[test]
+fn an_ejected_backend_that_is_found_before_the_others_stays_ejected() {
+    let now = Instant::now();
+    let settings = ", eject: {failures: 1, for: 10s, at_most: 50%}";
+    let mut before = pool(settings);
+    observe(&mut before, &[found("a", 1), found("b", 2)], now);
+    before.on(Input::Added(found("added", 3)), now);
+    let keys: Vec<_> = before.members().iter().map(|member| member.backend.key).collect();
+    for key in &keys {
+        before.on(Input::Checked(*key, 0, Ok(())), now);
+    }
+    before.on(Input::Failed(keys[2], Failure::Reset, 1), now);
+    let handed = before.hand_over(now);
+
+    let mut after = pool(settings);
+    after.take_over(handed.health, now);
+    for added in handed.added {
+        after.on(Input::Added(added.into()), now);
+    }
+    assert_eq!(after.members()[0].state, BackendState::Ejected, "{:?}", states(&after));
+    observe(&mut after, &[found("a", 1), found("b", 2)], now);
+    let all: Vec<_> = after.members().iter().map(|member| member.state).collect();
+    assert_eq!(all, [BackendState::Ejected, BackendState::Up, BackendState::Up]);
 }
 
 #[test]
@@ -134,7 +167,7 @@ fn a_verdict_about_a_backend_that_no_source_reports_is_forgotten() {
     let key = before.members()[0].backend.key;
     before.on(Input::Checked(key, 0, Ok(())), now);
     let mut after = pool("");
-    after.take_over(before.hand_over(now).health);
+    after.take_over(before.hand_over(now).health, now);
     observe(&mut after, &[found("b", 2)], now);
     observe(&mut after, &[found("a", 1), found("b", 2)], now);
     assert_eq!(after.members()[1].state, BackendState::Joining, "{:?}", states(&after));

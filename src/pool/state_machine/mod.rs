@@ -69,8 +69,10 @@ pub struct PoolState {
     restoring: bool,
     /// Since when the last answer of every source is conclusive, while `restoring`.
     conclusive_since: Option<Instant>,
-    /// The verdicts of the process before about backends that are not found yet.
+    /// The verdicts and ejections of the process before, of backends that are not found yet.
     inherited: Vec<BackendHealth>,
+    /// When this process took over.
+    inherited_at: Instant,
 }
 
 impl PoolState {
@@ -91,6 +93,7 @@ impl PoolState {
             restoring: false,
             conclusive_since: None,
             inherited: Vec::new(),
+            inherited_at: Instant::now(),
         }
     }
 

@@ -174,7 +174,7 @@ impl PoolState {
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(&found.address);
         self.claim(found, &mut member);
-        let known = self.presume(found, &mut member, now);
+        let known = self.presume(found, &mut member);
         let is_checked = member.refused.is_none() && !member.in_maintenance();
         let checked = is_checked && !self.config.health.is_empty();
         enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, reason, effects);
