@@ -15,7 +15,7 @@ fn replicas_whose_addresses_need_an_answer_over_tcp_all_get_traffic() {
     let folder = configuration(&format!(
         "admin: {{bind: 0.0.0.0:9900}}
 listeners: {{web: {{bind: 0.0.0.0:8080, pool: web}}}}
-pools: {{web: {{discover: [{{dns: \"{NAME}:5000\"}}], health: {{http: /health}}, flap: 0s}}}}"
+pools: {{web: {{discover: [{{dns: \"{NAME}:5000\", flap: 0s}}], health: {{http: /health}}}}}}"
     ));
     let run = |_| {
         let network = ["--network", &network.0, "--network-alias", NAME];
