@@ -1,6 +1,7 @@
 //! `pointsman drain`: drains one backend, a pool, a listener, or the whole instance, which then stops. With `--wait` it returns when the
 //! drain has ended; `--forecast` only tells how long it would take.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -174,23 +175,29 @@ async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exi
         count(backends.len() as u64, "backend")
     );
     confirm_unless_forced(&args.force, &question, "Drain them?")?;
-    let mut drained = Vec::new();
+    // A backend that is leaving may have the name and the address of its successor.
+    let mut changed = BTreeSet::new();
     for backend in &backends {
         let is_unique = backends.iter().filter(|other| other.name == backend.name).count() == 1;
         let named = if is_unique { backend.name.to_string() } else { backend.address.to_string() };
         let target = BackendTarget { pool: pool.to_owned(), backend: named };
+        if !changed.insert(target.path()) {
+            continue;
+        }
         let draining = BackendChange::to_state(AdminState::Draining);
         match remote.submit(Method::PATCH, &target.path(), &draining).await {
-            Ok(text) if !args.wait => _ = print_change(remote, &target, &text, args.remote.json)?,
-            Err(error) if !error.is_no_such_backend() => return Err(error.into()),
-            Ok(_) | Err(_) => {}
+            Err(error) if error.is_no_such_backend() => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) if args.wait => {}
+            Ok(text) => {
+                print_change(remote, &target, &text, args.remote.json)?;
+            }
         }
-        drained.push(backend.clone());
     }
     if !args.wait {
         return Ok(Exit::Done);
     }
-    wait_for(args, remote, &Subject::Pool(pool.to_owned()), pool, pool, drained).await
+    wait_for(args, remote, &Subject::Pool(pool.to_owned()), pool, pool, backends).await
 }
 
 /// Waits until the connections of the backends, which drain, have ended.
