@@ -2,24 +2,41 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
 
 use crate::engine::{docker, try_docker};
 
+/// How many first halves are tried: 10.64 to 10.191.
+const CANDIDATES: u8 = 128;
+/// The position of the candidate to try next, once one was returned. A test creates its network some time after it got the
+/// addresses, which look free to other tests until then.
+static NEXT: Mutex<Option<u8>> = Mutex::new(None);
+
 /// The first half of addresses (`10.64`) that no network of the engine overlaps with and no route of this machine uses a
-/// part of. A route to more than that, such as 10.0.0.0/8 of a VPN, gives way to the new network's.
+/// part of, another one at each call. A route to more than that, such as 10.0.0.0/8 of a VPN, gives way to the new network's.
 pub(crate) fn free_subnet() -> String {
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
     let (networks, routes) = (networks(), routes());
-    // Tests that run at the same time begin at different places.
-    let first = std::process::id() % 128;
-    let mut candidates = (0..128).map(|step| 64 + ((first + step) % 128) as u8);
-    let free = candidates.find(|second| {
-        let candidate = Ipv4Net::new(Ipv4Addr::new(10, *second, 0, 0), 16).unwrap();
+    // Processes that run at the same time begin at different places.
+    let first = next.unwrap_or_else(|| (std::process::id() % u32::from(CANDIDATES)) as u8);
+    let is_free = |position: &u8| {
+        let candidate = network(*position);
         let overlaps = |network: &Ipv4Net| network.contains(&candidate) || candidate.contains(network);
         !networks.iter().any(overlaps) && !routes.iter().any(|route| candidate.contains(route))
-    });
-    format!("10.{}", free.unwrap_or_else(|| panic!("10.64 to 10.191 are used: {networks:?} {routes:?}")))
+    };
+    let mut positions = (0..CANDIDATES).map(|step| (first + step) % CANDIDATES);
+    let free = positions.find(is_free);
+    let free = free.unwrap_or_else(|| panic!("10.64 to 10.191 are used: {networks:?} {routes:?}"));
+    *next = Some((free + 1) % CANDIDATES);
+    let [ten, second, ..] = network(free).addr().octets();
+    format!("{ten}.{second}")
+}
+
+/// The network of a candidate.
+fn network(position: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 64 + position, 0, 0), 16)
 }
 
 /// The addresses of the engine's networks.
