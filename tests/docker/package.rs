@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::*;
 use crate::engine::ROOT;
-use crate::support::{Limited, TOOL};
+use crate::support::{Limited, TOOL, watchdog};
 
 /// The name of the image. It is kept, as what an image consists of is removed with it, and would be built again for each run.
 const IMAGE: &str = "pointsman-package";
@@ -36,10 +36,8 @@ impl Machine {
         let folders = ["--tmpfs", "/run", "--tmpfs", "/run/lock", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"];
         let rest = ["--cgroupns=host", "-e", "container=docker", IMAGE];
         let machine = Self(Container::run("systemd", &[&rights[..], &folders, &rest].concat()));
-        eventually("systemd has started", || {
-            let state = machine.output("systemctl is-system-running").1;
-            ["running", "degraded"].contains(&state.trim()).then_some(())
-        });
+        machine
+            .eventually("systemd has started", "systemctl is-system-running | grep -qxE 'running|degraded'");
         machine
     }
 
@@ -58,6 +56,19 @@ impl Machine {
         text.trim().to_owned()
     }
 
+    /// Waits until a command succeeds. The loop runs in the container: `docker exec` for each attempt would keep the engine
+    /// busy.
+    fn eventually(&self, what: &str, command: &str) {
+        watchdog::note_wait(what, TIME_LIMIT);
+        let limit = TIME_LIMIT.as_secs();
+        let attempts = format!(
+            "end=$(($(date +%s) + {limit})); \
+             until {{ {command}; }}; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.2; done"
+        );
+        let (success, output) = self.output(&attempts);
+        assert!(success, "it never came true within {limit} s: {what}: {output}\n{}", self.journal());
+    }
+
     fn journal(&self) -> String {
         self.output("journalctl -u pointsman --no-pager").1
     }
@@ -73,7 +84,17 @@ impl Machine {
 
     /// Waits until the line of status contains `words`.
     fn when_status(&self, words: &str) {
-        eventually(words, || self.property("StatusText").contains(words).then_some(()));
+        let status = "systemctl show -p StatusText --value pointsman";
+        self.eventually(words, &format!("{status} | grep -qF '{words}'"));
+    }
+
+    /// Waits until the service runs with another main process than `before`.
+    fn when_replaced(&self, what: &str, before: &str) {
+        let property = |name: &str| format!("\"$(systemctl show -p {name} --value pointsman)\"");
+        let (process, state) = (property("MainPID"), property("SubState"));
+        let replaced =
+            format!("now={process}; [ $now != {before} ] && [ $now != 0 ] && [ {state} = running ]");
+        self.eventually(what, &replaced);
     }
 }
 
@@ -103,7 +124,10 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     // A reload applies a changed file, and a wrong one changes nothing and fails.
     let file = "/etc/pointsman/pointsman.yaml";
     machine.run(&format!("sed -i 's/tcp: {{}}/http: \\//' {file} && systemctl reload pointsman"));
-    eventually("the reload was applied", || machine.journal().contains("reload applied").then_some(()));
+    machine.eventually(
+        "the reload was applied",
+        "journalctl -u pointsman --no-pager | grep -q 'reload applied'",
+    );
     machine.run(&format!("cp {file} /root && echo 'listeners: {{web: {{bnd: 1}}}}' >{file}"));
     assert!(!machine.output("systemctl reload pointsman").0);
     assert!(machine.journal().contains("unknown key \"bnd\" in listener \"web\""), "{}", machine.journal());
@@ -113,11 +137,8 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     // After a hand-over another process is the service's main process; the watchdog and reloads go to it.
     let before = machine.property("MainPID");
     machine.run("systemctl kill -s USR2 --kill-whom=main pointsman");
-    eventually("another process is the main one", || {
-        let now = machine.property("MainPID");
-        (now != before && now != "0").then_some(())
-    });
-    eventually("the old one has ended", || (!machine.output(&format!("kill -0 {before}")).0).then_some(()));
+    machine.when_replaced("another process is the main one", &before);
+    machine.eventually("the old one has ended", &format!("! kill -0 {before}"));
     assert_eq!((&*machine.run("systemctl is-active pointsman"), &*machine.run(get)), ("active", "200"));
     machine.run("systemctl reload pointsman");
     machine.when_status("1 of 1 backend up");
@@ -127,10 +148,7 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     assert_eq!(machine.property("NFileDescriptorStore"), "3", "two workers' and the admin server's");
     let crash = format!("kill -9 {before} && {get}");
     assert_eq!(machine.run(&crash), "200");
-    eventually("another process runs", || {
-        let now = machine.property("MainPID");
-        (now != before && now != "0" && machine.property("SubState") == "running").then_some(())
-    });
+    machine.when_replaced("another process runs", &before);
 
     // An upgrade starts the new binary and keeps the changed file.
     let before = machine.property("MainPID");
@@ -143,10 +161,7 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     // A process that hangs is replaced.
     let hanging = machine.property("MainPID");
     machine.run(&format!("kill -STOP {hanging}"));
-    eventually("the watchdog has replaced it", || {
-        let now = machine.property("MainPID");
-        (now != hanging && now != "0" && machine.property("SubState") == "running").then_some(())
-    });
+    machine.when_replaced("the watchdog has replaced it", &hanging);
     assert!(machine.journal().contains("Watchdog timeout"));
 
     machine.run("dpkg --purge pointsman");
