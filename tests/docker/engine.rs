@@ -25,8 +25,8 @@ const TESTS: u32 = 3;
 enum Use {
     /// It starts containers of its own.
     Usual,
-    /// It changes the engine, or starts very many containers: only other heavy tests run at the same time.
-    Heavy,
+    /// It changes the engine: only other such tests run at the same time.
+    Change,
 }
 
 /// The interval at which a waiting test moves its time limit, in which it must get the engine, into the future.
@@ -35,8 +35,8 @@ const STILL_WAITING: Duration = Duration::from_secs(60);
 static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, kind: Use::Usual, next: 0, served: 0 });
 static CHANGED: Condvar = Condvar::new();
 
-/// The permits to use the engine. Tests get them in the order of their requests, so that a heavy test does not wait until all
-/// usual ones have ended.
+/// The permits to use the engine. Tests get them in the order of their requests, so that one that changes the engine does not
+/// wait until all usual ones have ended.
 struct Permits {
     used: u32,
     /// The kind of the tests that hold permits.
@@ -63,8 +63,8 @@ pub(crate) struct Engine(());
 impl Engine {
     /// Waits for one of the [`TESTS`] permits. `None` without an engine, unless one is required.
     fn acquire(intended: Use) -> Option<Self> {
-        // Usual tests look for the engine before they ask for a permit: the heavy ones, which start at the same time, are then
-        // the first to ask.
+        // Usual tests look for the engine before they ask for a permit: those that change it, which start at the same time, are
+        // then the first to ask.
         if intended == Use::Usual && !answers() {
             return None;
         }
@@ -110,9 +110,9 @@ pub(crate) fn engine() -> Option<Engine> {
     Engine::acquire(Use::Usual).map(with_images)
 }
 
-/// The same for a test that changes the engine, or starts very many containers.
-pub(crate) fn engine_for_heavy_use() -> Option<Engine> {
-    Engine::acquire(Use::Heavy).map(with_images)
+/// The same for a test that changes the engine.
+pub(crate) fn engine_to_change() -> Option<Engine> {
+    Engine::acquire(Use::Change).map(with_images)
 }
 
 /// The engine without images built here.

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
 use engine::{
-    Container, Network, Project, bare_engine, configuration, describe, docker, engine, engine_for_heavy_use,
+    Container, Network, Project, bare_engine, configuration, describe, docker, engine, engine_to_change,
     inspect, ip, logs, pointsman, remove, unique,
 };
 use support::{connect_to, eventually, http_get, join_within};

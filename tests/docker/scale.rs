@@ -1,4 +1,4 @@
-//! Discovery of a service that is scaled.
+//! Discovery of a service that is scaled, or has many replicas.
 
 use super::*;
 
@@ -78,4 +78,38 @@ fn neighbours(address: IpAddr) -> impl Iterator<Item = IpAddr> {
 fn http_get_quickly(address: SocketAddr) -> Option<()> {
     TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok()?;
     (http_get(address, "/health").ok()?.0 == 200).then_some(())
+}
+
+#[test]
+fn replicas_whose_addresses_need_an_answer_over_tcp_all_get_traffic() {
+    /// Docker repeats the name in each record, so these are more than 5 kB; Pointsman accepts 4096 bytes by UDP.
+    const REPLICAS: usize = 20;
+    let Some(_engine) = engine() else { return };
+    let name = ["a-label-so-long-that-few-records-of-the-name-fit-in-a-packet"; 4].join(".");
+    let network = Network::create("many", &[]);
+    let folder = configuration(&format!(
+        "admin: {{bind: 0.0.0.0:9900}}
+listeners: {{web: {{bind: 0.0.0.0:8080, pool: web}}}}
+pools: {{web: {{discover: [{{dns: \"{name}:5000\", flap: 0s}}], health: {{http: /health}}}}}}"
+    ));
+    let run = |_| {
+        let network = ["--network", &network.0, "--network-alias", &name];
+        let python = ["python:3.13-slim", "python", "-c", SERVER];
+        Container::run("one", &[&network[..], &python].concat())
+    };
+    // The engine starts a few at a time.
+    let backends: Vec<Container> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|part| scope.spawn(move || (part..REPLICAS).step_by(4).map(run).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(backends.len(), REPLICAS);
+    let lb = pointsman(&network, &folder);
+    let address = ip(&lb.0);
+    when_up(address, REPLICAS);
+    let answered: BTreeSet<String> =
+        (0..REPLICAS).map(|_| http_get((address, WEB).into(), "/").unwrap().1).collect();
+    assert_eq!(answered.len(), REPLICAS);
+    remove(backends);
 }

@@ -156,7 +156,7 @@ impl Drop for Service {
 
 #[test]
 fn the_tasks_of_a_swarm_service_are_followed() {
-    let Some(_engine) = engine_for_heavy_use() else { return };
+    let Some(_engine) = engine_to_change() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     let Some(network) = overlay() else { return };
     let service = Service::create(2, &network);
@@ -242,7 +242,7 @@ impl Drop for Stack {
 #[test]
 fn a_stack_is_updated_without_a_failed_request() {
     const LIMIT: Duration = Duration::from_secs(30);
-    let Some(_engine) = engine_for_heavy_use() else { return };
+    let Some(_engine) = engine_to_change() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     if overlay().is_none() {
         return;
