@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests ROUNDS times in a row, the first BUSY rounds beside a busy loop for each core, and prints a line for each
-# round. To save time, the Docker tests run beside the others, and the build is optimized, in a folder of its own. Output goes to target/repeat/. Ends with 1 if a round failed. With POINTSMAN_REQUIRE_DOCKER=1 and
-# POINTSMAN_REQUIRE_TOOLS=1 no test is skipped.
+# round. To save time, the Docker tests run beside the others, and the build is optimized, in a folder of its own. Output
+# goes to target/repeat/. Ends with 1 if a round failed. With POINTSMAN_REQUIRE_DOCKER=1 and POINTSMAN_REQUIRE_TOOLS=1 no
+# test is skipped.
 #
 #   tests/repeat.sh ROUNDS [BUSY]
 set -uo pipefail
