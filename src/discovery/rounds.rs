@@ -39,7 +39,7 @@ pub(super) async fn watch(mut source: impl PolledSource, query_now: Arc<Notify>,
     loop {
         let began = Instant::now();
         let observation = match initialize(&mut resolver, source.query()) {
-            Ok(resolver) => source.round(&resolver).await,
+            Ok(resolver) => in_zone(source.round(&resolver).await, source.query()),
             Err(reason) => {
                 Observation { outcome: Outcome::ServerFailure(reason.into()), owners: HashMap::new() }
             }
@@ -55,6 +55,14 @@ pub(super) async fn watch(mut source: impl PolledSource, query_now: Arc<Notify>,
             () = query_now.notified(), if concluded => sleep_until(regular.min(Instant::now() + BETWEEN_ROUNDS)).await,
         }
     }
+}
+
+/// What was observed, with the zone of the settings: DNS knows none.
+fn in_zone(mut observation: Observation, query: &Query) -> Observation {
+    if let Outcome::Backends(found) = &mut observation.outcome {
+        found.iter_mut().for_each(|one| one.zone.clone_from(&query.zone));
+    }
+    observation
 }
 
 fn initialize(resolver: &mut Option<Arc<Resolver>>, query: &Query) -> Result<Arc<Resolver>, String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::{Lb, connect_to, eventually, http_get};
-use pointsman_core::zone::{AnswerMode, Zone};
+use pointsman_core::zone::{AnswerMode, ServiceRecord, Zone};
 
 /// A balancer that finds `backend` with this name server.
 fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
@@ -147,6 +147,37 @@ fn an_address_is_reused(after: &str) {
         assert_eq!(responder(&lb), "moved");
     }
     assert_eq!(lb.logged(&["backend=beta.net"]), Vec::<String>::new());
+}
+
+#[test]
+fn the_backends_of_a_name_run_in_the_zone_of_the_source_which_a_reload_changes() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("one", 51), ("two", 52)]);
+    dns.zone.set("one", [ip(51)]);
+    dns.zone.set("two", [ip(52)]);
+    let record = ServiceRecord { priority: 0, weight: 1, port, target: "two".to_owned() };
+    dns.zone.set_services("_two._tcp.test", [record]);
+    let sources = [format!("dns: one:{port}"), "srv: _two._tcp.test".to_owned()];
+    let config = |zones: [&str; 2]| {
+        let source = |(source, zone): (&String, &str)| {
+            format!("      - {{{source}, server: {}, every: 1s, zone: {zone}}}\n", dns.server.address)
+        };
+        let sources: String = sources.iter().zip(zones).map(source).collect();
+        let listener = "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\n";
+        format!("{listener}pools:\n  p:\n    zone: a\n    discover:\n{sources}")
+    };
+    let answering = |lb: &Lb| (0..4).map(|_| responder(lb)).collect::<BTreeSet<_>>();
+    let lb = Lb::start(&config(["a", "b"]));
+    eventually("both are up", || {
+        let up = lb.backends().into_iter().filter(|backend| backend.1 == "up").count();
+        (up == 2).then_some(())
+    });
+    assert_eq!(answering(&lb), BTreeSet::from(["one".to_owned()]));
+    lb.reload(&config(["b", "a"]));
+    eventually("only the other one is used", || {
+        (answering(&lb) == BTreeSet::from(["two".to_owned()])).then_some(())
+    });
+    assert!(lb.logged(&["backend gone"]).is_empty(), "they are the same backends");
 }
 
 #[test]

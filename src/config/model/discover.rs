@@ -25,7 +25,7 @@ use crate::domain::SocketAddress;
 /// The keys of the kinds of sources.
 const SOURCES: [&str; 8] = ["static", "dns", "srv", "file", "docker", "etcd", "consul", "kubernetes"];
 /// Keys that some of these kinds allow in addition.
-const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
+const BESIDE: [&str; 6] = ["every", "server", "hold", "flap", "family", "zone"];
 
 /// One source of backends (an item of `discover`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,7 +234,7 @@ fn write(source: &Source) -> Outline {
     match source {
         Source::Static(backends) => StaticSource { backends: backends.clone() }.write(&mut map),
         Source::Dns(Dns { name, port, query }) => {
-            DnsSource { dns: (name.clone(), *port), query: *query }.write(&mut map);
+            DnsSource { dns: (name.clone(), *port), query: query.clone() }.write(&mut map);
         }
         Source::Srv(srv) => srv.write(&mut map),
         Source::File(file) => file.write(&mut map),
@@ -339,8 +339,8 @@ settings! {
 }
 
 settings! {
-    /// How a name is queried (next to `dns` and `srv`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    /// How a name is queried, and what its records do not say (next to `dns` and `srv`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Query: Default {
         /// How often the name is queried, regardless of the TTL.
         every: Duration => interval(), default Duration::from_secs(1);
@@ -352,6 +352,9 @@ settings! {
         flap: Duration => time(), default Duration::from_secs(3);
         /// Which addresses are taken: IPv4, IPv6 or both.
         family: Family => word(), default Family::Any;
+        /// The zone in which all its backends run, for pools that prefer one (`zone` of the pool). Absent: unknown,
+        /// which counts as the pool's.
+        zone: Option<Arc<str>> => optional(zone_name()), absent None, example "eu-1a";
     }
 }
 

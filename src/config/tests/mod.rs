@@ -28,7 +28,7 @@ pools:
     shadow: [least-connections, random-two]
     discover:
       - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5, zone: eu-1a}]
-      - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+      - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any, zone: eu-1a}
     health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
     connect: {timeout: 1s, attempts: 1, source: [10.0.0.5, '::1'], transparent: true}
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
@@ -51,7 +51,7 @@ pools:
     balance: ring-hash
     hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}
     discover:
-      - {srv: _web._tcp.example.com, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+      - {srv: _web._tcp.example.com, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any, zone: eu-1b}
       - {file: backends.yaml, every: 2s}
       - {docker: {label: a=b, port: 2, network: n, engine: 'unix:///run/d', healthcheck: false}, hold: 1s}
       - {docker: c}
