@@ -82,6 +82,11 @@ OPTIONS = {
         "with two pools by shares": one(to="pool: {web: 3, other: 1}"),
         "with sni, clients without TLS": one(to="sni: {www.example.com: other}, default: web"),
     }),
+    "replay": Comparison(EACH, {
+        "replay: never": one(pool=", replay: never"),
+        "replay: harmless": one(),
+        "replay: always": one(pool=", replay: always"),
+    }),
     "TLS passed through": Comparison(EACH_TLS, {
         "one pool": one(),
         "with sni": one(to="sni: {localhost: web, www.example.com: other}"),

@@ -57,7 +57,7 @@ pub(super) async fn watch(mut source: impl PolledSource, query_now: Arc<Notify>,
     }
 }
 
-/// What was observed, with the zone of the settings: DNS knows none.
+/// What was observed, with the zone of the settings, as the records name none.
 fn in_zone(mut observation: Observation, query: &Query) -> Observation {
     if let Outcome::Backends(found) = &mut observation.outcome {
         found.iter_mut().for_each(|one| one.zone.clone_from(&query.zone));
