@@ -11,18 +11,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::access::{Peer, PerOrigin};
@@ -60,6 +61,9 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+/// Time after the stop in which the first request of a connection is answered: it may have been sent just before, to
+/// whichever process had the address.
+const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -74,6 +78,7 @@ pub(crate) struct Bound {
     request_time: Duration,
     slow_time: Duration,
     write_time: Duration,
+    first_request_time: Duration,
 }
 
 #[derive(Debug)]
@@ -138,6 +143,7 @@ impl Bound {
             request_time: REQUEST_TIME,
             slow_time: SLOW_TIME,
             write_time: WRITE_TIME,
+            first_request_time: FIRST_REQUEST_TIME,
         })
     }
 
@@ -155,7 +161,7 @@ impl Bound {
     /// Serves until `stop` is cancelled, and then waits up to `SHUTDOWN_TIME` for running requests.
     pub(crate) async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
-        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let slots = || ConnectionSlots::new(Admin::CONNECTIONS, RESERVED);
         let slots = PerOrigin { local: slots(), remote: slots() };
         let limits = [self.request_time, self.slow_time];
@@ -179,11 +185,17 @@ impl Bound {
                     Some(ends) => router.layer(Extension(ends)),
                     None => router,
                 };
-                let connection =
-                    graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
-                spawn(async move {
-                    run_connection(connection, &slot).await;
-                });
+                let requested = CancellationToken::new();
+                let may_end = may_end(stop.clone(), requested.clone(), self.first_request_time);
+                let stop = stop.clone();
+                let router = router.layer(middleware::from_fn(move |request, next| {
+                    requested.cancel();
+                    last_if_stopped(stop.clone(), request, next)
+                }));
+                let connection = protocol.serve_connection(io, TowerToHyperService::new(router));
+                spawn(connections.track_future(async move {
+                    run_connection(connection, &slot, may_end).await;
+                }));
             };
         loop {
             let accepted = tokio::select! {
@@ -208,7 +220,8 @@ impl Bound {
         if let AdminListener::Unix(_, socket) = &self.listener {
             socket.remove();
         }
-        let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
+        connections.close();
+        let _ = tokio::time::timeout(SHUTDOWN_TIME, connections.wait()).await;
     }
 }
 
@@ -223,14 +236,30 @@ pub(super) fn protocol(header_time: Duration) -> http1::Builder {
     protocol
 }
 
-/// Serves a connection until it ends or its slot is given to a new connection.
-async fn run_connection(connection: impl Future, slot: &ConnectionSlot) {
-    let mut connection = pin!(connection);
+/// Waits until a connection may end: the server has stopped, and the connection's first request has arrived or is late.
+async fn may_end(stop: CancellationToken, requested: CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    let _ = tokio::time::timeout(limit, requested.cancelled()).await;
+}
+
+/// Serves a connection until it ends, its slot is given to a new connection, or it may end and no request of it is running.
+async fn run_connection(
+    connection: impl GracefulConnection,
+    slot: &ConnectionSlot,
+    may_end: impl Future<Output = ()>,
+) {
+    let (mut connection, mut may_end) = (pin!(connection), pin!(may_end));
+    let mut ending = false;
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => return, // a client that disconnects is not a server error
             () = slot.evicted() => {}
+            () = &mut may_end, if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
         }
         // A request may have arrived but not been read: this lets the runtime poll the connection.
         tokio::task::yield_now().await;
@@ -239,6 +268,15 @@ async fn run_connection(connection: impl Future, slot: &ConnectionSlot) {
             return;
         }
     }
+}
+
+/// Answers a request, as the last one of its connection if the server has stopped.
+async fn last_if_stopped(stop: CancellationToken, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if stop.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Answers a request, with an error if the answer does not begin in time.

@@ -9,15 +9,22 @@ async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>
     serving(router()).await
 }
 
+async fn bound(address: &str) -> Bound {
+    let address = SocketAddress::Tcp(address.parse().unwrap());
+    Bound::bind(&address, SocketMode::default(), None).await.unwrap()
+}
+
 async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-    let mut bound =
-        Bound::bind(&SocketAddress::Tcp("127.0.0.1:0".parse().unwrap()), SocketMode::default(), None)
-            .await
-            .unwrap();
+    let mut bound = bound("127.0.0.1:0").await;
     bound.header_time = Duration::from_millis(200);
     bound.request_time = Duration::from_millis(200);
     bound.slow_time = Duration::from_millis(300);
     bound.write_time = Duration::from_millis(200);
+    start(bound, router).await
+}
+
+/// Serves, with a first connection, and what stops it.
+async fn start(bound: Bound, router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
     let SocketAddress::Tcp(address) = bound.address else { unreachable!() };
     let stop = CancellationToken::new();
     let server = tokio::spawn(bound.serve(router, stop.clone()));
@@ -72,6 +79,40 @@ async fn an_answer_that_is_a_stream_may_take_longer() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
 }
 
+/// A server that has accepted a connection, without time limits but the one for the first request after its stop.
+async fn stoppable(
+    first_request_time: Duration,
+) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    let mut bound = bound("127.0.0.1:0").await;
+    bound.header_time = NEVER;
+    bound.first_request_time = first_request_time;
+    let (client, stop, server) = start(bound, router()).await;
+    // It answers a later connection, so it has accepted the first.
+    let at = client.peer_addr().unwrap();
+    assert!(get((at.ip(), at.port()), "/").await.contains("200 OK"));
+    (client, stop, server)
+}
+
+#[tokio::test]
+async fn the_first_request_of_a_connection_is_answered_although_the_server_stops() {
+    let (mut client, stop, server) = stoppable(NEVER).await;
+    stop.cancel();
+    server.await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    // It ends with the answer.
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_ends_soon_after_the_server_stops() {
+    let (mut client, stop, server) = stoppable(Duration::from_millis(100)).await;
+    stop.cancel();
+    assert_eq!(rest(&mut client).await, "");
+    server.await.unwrap();
+}
+
 /// A route whose answer never ends, and a channel that closes when the answer is dropped.
 fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
     let (guard, dropped) = tokio::sync::mpsc::channel(1);
@@ -107,10 +148,7 @@ async fn the_connection_of_a_client_that_does_not_read_its_answer_is_closed() {
 
 /// A server at every address, whose incomplete requests never time out; returns its port.
 async fn without_time_limits(router: Router) -> u16 {
-    let mut bound =
-        Bound::bind(&SocketAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default(), None)
-            .await
-            .unwrap();
+    let mut bound = bound("0.0.0.0:0").await;
     bound.header_time = NEVER;
     bound.request_time = NEVER;
     bound.write_time = NEVER;

@@ -171,7 +171,7 @@ fn an_ejected_backend_gets_no_client_after_a_hand_over() {
     let sound = Backend::http("sound");
     let lb = Lb::start(&format!(
         "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}
-pools: {{web: {{discover: {}, health: {{tcp: {{}}, every: 100ms}}, eject: {{failures: 1, for: 10m}}}}}}",
+pools: {{web: {{discover: {}, health: {{tcp: {{}}, every: 1s, timeout: 1s}}, eject: {{failures: 1, for: 10m}}}}}}",
         static_list(&[broken, sound.address])
     ));
     lb.when_up(vec![broken.to_string(), sound.address.to_string()]);
