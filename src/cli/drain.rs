@@ -1,7 +1,7 @@
-//! `pointsman drain`: drains one backend, a pool, a listener, or the whole instance, which then stops. With `--wait` it returns when the
-//! drain has ended; `--forecast` only tells how long it would take.
+//! `pointsman drain`: drains one backend, a pool, a listener, or the whole instance, which then stops. With `--wait` it
+//! returns when the drain has ended; `--forecast` only tells how long it would take.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -165,21 +165,29 @@ fn print_drained(name: &str, json: bool) -> Result<Exit, Failure> {
     print(&format!("{was}\n"))
 }
 
+/// The backends of a pool.
+async fn backends_of(remote: &Remote, pool: &str) -> Result<Vec<BackendInfo>, Failure> {
+    let status: StatusReply = remote.get(path::STATUS).await?;
+    Ok(status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends).collect())
+}
+
 /// Drains all backends of a pool. One that is leaving, or has left meanwhile, gets no new connections anyway.
 async fn drain_pool(args: &DrainArgs, remote: &Remote, pool: &str) -> Result<Exit, Failure> {
-    let status: StatusReply = remote.get(path::STATUS).await?;
-    let backends = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
-    let backends: Vec<BackendInfo> = backends.collect();
+    let backends = backends_of(remote, pool).await?;
     let question = format!(
         "This takes all backends of {pool} out of service ({}): new connections of the pool are rejected",
         count(backends.len() as u64, "backend")
     );
     confirm_unless_forced(&args.force, &question, "Drain them?")?;
+    // Others may have joined before the answer.
+    let backends = backends_of(remote, pool).await?;
+    let mut names: HashMap<&str, u32> = HashMap::new();
+    backends.iter().for_each(|backend| *names.entry(&backend.name).or_default() += 1);
     // A backend that is leaving may have the name and the address of its successor.
     let mut changed = BTreeSet::new();
     for backend in &backends {
-        let is_unique = backends.iter().filter(|other| other.name == backend.name).count() == 1;
-        let named = if is_unique { backend.name.to_string() } else { backend.address.to_string() };
+        let named =
+            if names[&*backend.name] == 1 { backend.name.to_string() } else { backend.address.to_string() };
         let target = BackendTarget { pool: pool.to_owned(), backend: named };
         if !changed.insert(target.path()) {
             continue;
@@ -212,11 +220,11 @@ async fn wait_for(
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
     let mut progress = DrainProgress::new(subject);
     loop {
-        let status: StatusReply = remote.get(path::STATUS).await?;
-        let now = status.pools.into_iter().filter(|info| *info.name == *pool).flat_map(|info| info.backends);
         // Another backend may have taken a name or an address; one that is missing has left after its last connection.
-        let same = |a: &BackendInfo, b: &BackendInfo| a.name == b.name && a.address == b.address;
-        backends = now.filter(|now| backends.iter().any(|backend| same(now, backend))).collect();
+        let drained: HashSet<_> = backends.iter().map(|backend| (&backend.name, &backend.address)).collect();
+        let mut now = backends_of(remote, pool).await?;
+        now.retain(|backend| drained.contains(&(&backend.name, &backend.address)));
+        backends = now;
         let open: u64 = backends.iter().map(|backend| backend.active).sum();
         if open == 0 {
             break;
