@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 
 use super::request::At;
 use super::{ApiError, App};
-use crate::api::{PoolInfo, PoolsReply};
+use crate::api::{ErrorDetail, PoolInfo, PoolsReply};
 use crate::pool::Pool;
 
 /// `GET /api/v1/pools`.
@@ -28,6 +28,6 @@ pub(super) fn pool_of(app: &App, name: &str) -> Result<Arc<Pool>, ApiError> {
     pools.get(name).cloned().ok_or_else(|| {
         let known: Vec<_> = pools.keys().map(|name| &**name).collect();
         let message = format!("there is no pool {name:?}; there is {}", known.join(", "));
-        ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status")
+        ApiError::new(StatusCode::NOT_FOUND, ErrorDetail::NO_SUCH_POOL, message, "see /api/v1/status")
     })
 }

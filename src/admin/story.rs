@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::{ApiError, App};
-use crate::api::StoryReply;
+use crate::api::{ErrorDetail, StoryReply};
 use crate::domain::Event;
 use crate::humanize::{count, duration};
 use crate::story::Sentence;
@@ -67,7 +67,12 @@ pub(super) async fn story(
         && !events.iter().any(|entry| entry.event.pool().is_some_and(|known| **known == **pool))
     {
         let message = format!("there is no pool {pool:?}, and none of that name has a story");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            ErrorDetail::NO_SUCH_POOL,
+            message,
+            "see /api/v1/status",
+        ));
     }
     let oldest = events.first().map(|entry| entry.at);
     // With a state directory, the events reach back beyond the start.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::access::Peer;
 use super::{ApiError, App};
-use crate::api::{BackendInfo, ConnectionStory, JournalEntry, WhyReply};
+use crate::api::{BackendInfo, ConnectionStory, ErrorDetail, JournalEntry, WhyReply};
 use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
@@ -191,11 +191,11 @@ fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &
     let hint = "see /api/v1/status";
     if !running {
         let message = format!("there is no pool {pool:?}; there is {}", list(pools, 8));
-        return ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, hint);
+        return ApiError::new(StatusCode::NOT_FOUND, ErrorDetail::NO_SUCH_POOL, message, hint);
     }
     let message = format!(
         "the pool {pool:?} has no backend {backend:?}, and none is remembered; it has {}",
         if others.is_empty() { "none".to_owned() } else { list(others, 8) }
     );
-    ApiError::new(StatusCode::NOT_FOUND, "no_such_backend", message, hint)
+    ApiError::new(StatusCode::NOT_FOUND, ErrorDetail::NO_SUCH_BACKEND, message, hint)
 }

@@ -116,6 +116,8 @@ pub(crate) struct ErrorDetail {
 impl ErrorDetail {
     /// The code for a change that would take out the last eligible backend of its pool.
     pub(crate) const LAST_ELIGIBLE: &str = "last_eligible";
+    /// The code for a pool that does not exist.
+    pub(crate) const NO_SUCH_POOL: &str = "no_such_pool";
     /// The code for a backend that the pool does not have, or whose connections finish after it has left.
     pub(crate) const NO_SUCH_BACKEND: &str = "no_such_backend";
     /// The code for a backend that has left while it was changed.

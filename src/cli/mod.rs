@@ -424,7 +424,7 @@ mod tests {
     fn a_refusal_by_the_instance_is_exit_code_1() {
         let refused = remote::Error::Refused {
             status: StatusCode::NOT_FOUND,
-            code: "no_such_backend".into(),
+            code: crate::api::ErrorDetail::NO_SUCH_BACKEND.into(),
             message: "no backend".to_owned(),
             hint: "".into(),
         };

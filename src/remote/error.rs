@@ -94,7 +94,7 @@ impl Error {
 /// What to do about the error with that code, in commands: the server's own hint names requests to its API.
 fn command_hint(code: &str) -> Option<&'static str> {
     Some(match code {
-        "no_such_pool" | ErrorDetail::NO_SUCH_BACKEND | ErrorDetail::GONE => {
+        ErrorDetail::NO_SUCH_POOL | ErrorDetail::NO_SUCH_BACKEND | ErrorDetail::GONE => {
             "`pointsman status` lists the pools and their backends"
         }
         "ambiguous" => "name it by its address, as `pointsman status` shows it: POOL/ADDRESS:PORT",

@@ -14,6 +14,7 @@ use super::scene::Refused;
 use super::state::DemoState;
 use crate::admin::ApiError;
 use crate::admin::request::Body;
+use crate::api::ErrorDetail;
 
 /// How many actions may wait; more are refused.
 const WAITING: usize = 16;
@@ -76,7 +77,7 @@ async fn act(
 impl From<&Refused> for ApiError {
     fn from(refused: &Refused) -> Self {
         let (status, code) = match refused {
-            Refused::Absent(_) => (StatusCode::NOT_FOUND, "no_such_backend"),
+            Refused::Absent(_) => (StatusCode::NOT_FOUND, ErrorDetail::NO_SUCH_BACKEND),
             Refused::Already(..) | Refused::NotSo(..) | Refused::NoTwo | Refused::NoScript => {
                 (StatusCode::CONFLICT, "not_now")
             }
