@@ -20,7 +20,7 @@ def compared(results):
     """Each goal and its result: workload, figure, what is better, peer, goal, ratio, met."""
     goals = [(w, f, better, "pointsman", peer, goal) for w, f, better, peers in GOALS for peer, goal in peers.items()]
     goals.append(("everything logged", "per_second", "more", "pointsman, logging", "pointsman, silent", 0.93))
-    for workload in ("options", "TLS passed through", "Unix sockets", "PROXY headers", "PROXY headers, TLS"):
+    for workload in ("options", "replay", "TLS passed through", "Unix sockets", "PROXY headers", "PROXY headers, TLS"):
         without, *options = OPTIONS[workload].variants
         goals += [(workload, "cpu_us", LESS, option, without, 1.10) for option in options]
     for workload, figure, better, ours, peer, goal in goals:
