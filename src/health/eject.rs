@@ -135,8 +135,10 @@ mod tests {
         after.eject(SECOND, SLOW, now);
         assert_eq!(out_for(&after, now), Some(4 * SECOND));
         // One that is over is still counted for a while, then it is forgotten.
-        let over = Ejection::take_over(before.hand_over(now + 5 * SECOND).unwrap(), now);
+        let mut over = Ejection::take_over(before.hand_over(now + 5 * SECOND).unwrap(), now);
         assert_eq!(out_for(&over, now), None);
+        over.eject(SECOND, SLOW, now);
+        assert_eq!(out_for(&over, now), Some(4 * SECOND));
         assert_eq!(before.hand_over(now + 6 * SECOND), None);
     }
 

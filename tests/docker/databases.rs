@@ -311,7 +311,7 @@ fn the_redis_demo_routes_by_role() {
     replicaof("redis-2", &["no", "one"]);
     replicaof("redis-1", &["redis-2", "6379"]);
     // From now on, only the new master replicates writes to the other server.
-    let second = project.containers("redis-2").remove(0);
+    let second = project.container("redis-2");
     redis_commands((ip(&second), REDIS_PORT).into(), &["SET who second"]);
     answers("$6", query("6380", "GET who"));
     answers("+OK", query("6379", "SET colour green"));
@@ -331,7 +331,7 @@ fn the_postgres_demo_follows_a_failover() {
     };
     answers("f", query("5432"));
     answers("t", query("5433"));
-    docker(&["kill", &project.containers("postgres-1").remove(0)]);
+    docker(&["kill", &project.container("postgres-1")]);
     project.exec("postgres-2", &["psql", "-U", "postgres", "-c", "SELECT pg_promote()"]);
     answers("f", query("5432"));
     // Not by the log: the standby may have been down before, because its checks timed out.

@@ -29,7 +29,7 @@ enum Use {
     Change,
 }
 
-/// The interval at which a waiting test moves its time limit, in which it must get the engine, into the future.
+/// How often a waiting test extends its time limit: its own work begins only when it has got the engine.
 const STILL_WAITING: Duration = Duration::from_secs(60);
 
 static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, kind: Use::Usual, next: 0, served: 0 });
@@ -64,7 +64,7 @@ impl Engine {
     /// Waits for one of the [`TESTS`] permits. `None` without an engine, unless one is required.
     fn acquire(intended: Use) -> Option<Self> {
         // Usual tests look for the engine before they ask for a permit: those that change it, which start at the same time, are
-        // then the first to ask.
+        // then usually the first to ask.
         if intended == Use::Usual && !answers() {
             return None;
         }
@@ -294,9 +294,9 @@ impl Project {
         succeed(self.command(arguments))
     }
 
-    /// Runs a command in the first container of the service; its output. Compose would use twenty times the CPU time.
+    /// Runs a command in the first container of the service; its output. Compose would use far more CPU time.
     pub(crate) fn exec(&self, service: &str, command: &[&str]) -> String {
-        let container = self.containers(service).remove(0);
+        let container = self.container(service);
         docker(&[&["exec", &container], command].concat())
     }
 
@@ -351,10 +351,15 @@ impl Project {
         found.iter().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
     }
 
+    /// The first container of a service, which must run.
+    pub(crate) fn container(&self, service: &str) -> String {
+        let first = self.containers(service).into_iter().next();
+        first.unwrap_or_else(|| panic!("{service} does not run"))
+    }
+
     /// The published address of a service's port.
     pub(crate) fn published(&self, service: &str, port: &str) -> SocketAddr {
-        let container = self.containers(service).into_iter().next();
-        let container = container.unwrap_or_else(|| panic!("{service} does not run"));
+        let container = self.container(service);
         let published = format!("{{{{(index (index .NetworkSettings.Ports \"{port}/tcp\") 0).HostPort}}}}");
         let text = inspect(&container, &published);
         let port = text.parse().unwrap_or_else(|_| panic!("the port of {service}: {text:?}"));

@@ -16,7 +16,7 @@ struct Pair(Project);
 
 impl Pair {
     fn container(&self, part: &str, machine: usize) -> String {
-        self.0.containers(&format!("{part}-{machine}")).remove(0)
+        self.0.container(&format!("{part}-{machine}"))
     }
 
     /// Whether keepalived of this machine is in `state` now.

@@ -81,7 +81,7 @@ fn when_up(lb: IpAddr, count: usize) -> BTreeMap<String, IpAddr> {
 fn demo() -> (Project, String, IpAddr) {
     let project = Project::new("compose/demo.yaml", 3);
     project.up();
-    let lb = project.containers("pointsman").remove(0);
+    let lb = project.container("pointsman");
     let address = ip(&lb);
     // A reverse lookup that fails leaves a backend without a name for ten seconds.
     eventually("three backends are up, known by name", || {
@@ -121,7 +121,7 @@ fn killing_a_backend_breaks_only_its_own_connections() {
     // Not so many requests that a busy machine cannot answer the checks in time.
     let clients = Clients::start(50, Duration::from_millis(100), (address, WEB).into());
     let mut requests = clients.wait_for(500);
-    let victim = project.containers("backend").remove(0);
+    let victim = project.container("backend");
     let name = docker(&["inspect", "--format", "{{.Name}}", &victim]);
     let name = name.trim_start_matches('/');
     docker(&["kill", &victim]);

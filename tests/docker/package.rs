@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::*;
 use crate::engine::ROOT;
-use crate::support::{Limited, TOOL, watchdog};
+use crate::support::{Limited, TOOL};
 
 /// The name of the image. It is kept, as what an image consists of is removed with it, and would be built again for each run.
 const IMAGE: &str = "pointsman-package";
@@ -43,9 +43,13 @@ impl Machine {
 
     /// Runs a command in a shell: whether it succeeded, and its output.
     fn output(&self, command: &str) -> (bool, String) {
+        self.output_within(TOOL, command)
+    }
+
+    fn output_within(&self, limit: Duration, command: &str) -> (bool, String) {
         let mut docker = Command::new("docker");
         docker.args(["exec", &self.0.0, "sh", "-c", &format!("{{ {command}; }} 2>&1")]);
-        let output = docker.output_within(TOOL).unwrap();
+        let output = docker.output_within(limit).unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -59,14 +63,14 @@ impl Machine {
     /// Waits until a command succeeds. The loop runs in the container: `docker exec` for each attempt would keep the engine
     /// busy.
     fn eventually(&self, what: &str, command: &str) {
-        watchdog::note_wait(what, TIME_LIMIT);
-        let limit = TIME_LIMIT.as_secs();
         let attempts = format!(
-            "end=$(($(date +%s) + {limit})); \
-             until {{ {command}; }}; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.2; done"
+            "end=$(($(date +%s) + {})); \
+             until {{ {command}; }}; do [ $(date +%s) -lt $end ] || exit 1; sleep 0.2; done",
+            TIME_LIMIT.as_secs()
         );
-        let (success, output) = self.output(&attempts);
-        assert!(success, "it never came true within {limit} s: {what}: {output}\n{}", self.journal());
+        // The last attempt may hang.
+        let (success, output) = self.output_within(TIME_LIMIT * 2, &attempts);
+        assert!(success, "it never came true within {TIME_LIMIT:?}: {what}: {output}\n{}", self.journal());
     }
 
     fn journal(&self) -> String {

@@ -299,7 +299,7 @@ fn the_compose_example_starts_its_backends_and_executes_operator_commands() {
     let example = Example { group, project };
     let project = &example.project;
     project.compose(&["up", "-d"]);
-    let lb = ip(&project.containers("pointsman").remove(0));
+    let lb = ip(&project.container("pointsman"));
     when_up(lb, 2);
     let operator = |arguments: &[&str]| -> Value {
         let answer = project.compose(&[&["run", "--rm", "operator"], arguments].concat());

@@ -82,7 +82,7 @@ fn http_get_quickly(address: SocketAddr) -> Option<()> {
 
 #[test]
 fn replicas_whose_addresses_need_an_answer_over_tcp_all_get_traffic() {
-    /// Docker repeats the name in each record, so these are more than 5 kB; Pointsman accepts 4096 bytes by UDP.
+    /// Docker repeats the name in each record (moby 28), so these are more than 5 kB; Pointsman accepts 4096 bytes by UDP.
     const REPLICAS: usize = 20;
     let Some(_engine) = engine() else { return };
     let name = ["a-label-so-long-that-few-records-of-the-name-fit-in-a-packet"; 4].join(".");

@@ -10,12 +10,13 @@ use crate::engine::{docker, try_docker};
 
 /// How many first halves are tried: 10.64 to 10.191.
 const CANDIDATES: u8 = 128;
-/// The position of the candidate to try next, once one was returned. A test creates its network some time after it got the
-/// addresses, which look free to other tests until then.
+/// The position of the candidate to try next, once one was returned. A test creates its network some time after it got
+/// the addresses, which look free to other tests until then.
 static NEXT: Mutex<Option<u8>> = Mutex::new(None);
 
 /// The first half of addresses (`10.64`) that no network of the engine overlaps with and no route of this machine uses a
-/// part of, another one at each call. A route to more than that, such as 10.0.0.0/8 of a VPN, gives way to the new network's.
+/// part of, another one at each call while there are several. A route to more than that, such as 10.0.0.0/8 of a VPN, gives
+/// way to the new network's.
 pub(crate) fn free_subnet() -> String {
     let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
     let (networks, routes) = (networks(), routes());

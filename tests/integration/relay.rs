@@ -13,8 +13,8 @@ use crate::support::{
     Lb, TIME_LIMIT, accept_within, connect_to, eventually, listen_alone, static_list, within,
 };
 
-/// Bytes that repeat only after 16 MiB. Computed once: these functions are not optimized, and a byte each would be most of
-/// the time of a test that sends a gibibyte.
+/// Bytes that repeat only after 16 MiB. Computed once: these functions are not optimized, and to compute each byte would take
+/// most of the time of a test that sends a gibibyte.
 static PATTERN: LazyLock<Vec<u8>> =
     LazyLock::new(|| (0..1_u32 << 24).map(|n| (n ^ (n >> 8) ^ (n >> 16)) as u8).collect());
 

@@ -8,7 +8,7 @@ use super::*;
 fn the_services_survive_the_loss_of_any_container() {
     let Some(_engine) = engine_with(&["postgres:15", "redis:7", "rabbitmq:3-management"]) else { return };
     let project = Project::new("compose/microservices.yaml", 0);
-    // The others share its image; Pointsman's is there.
+    // The other services use the same image; Pointsman's exists already.
     project.compose(&["build", "users"]);
     let application = Application::start(project, &[]);
     let pools = [("users", 2), ("products", 2), ("orders", 2), ("redis", 1)];

@@ -73,7 +73,7 @@ impl Application {
 
     /// Kills a container of the service.
     pub(crate) fn kill(&self, service: &str) -> String {
-        let container = self.project.containers(service).remove(0);
+        let container = self.project.container(service);
         docker(&["kill", &container]);
         container
     }

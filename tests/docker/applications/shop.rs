@@ -15,7 +15,7 @@ fn the_shop_survives_the_loss_of_any_container() {
     // All but Grafana.
     let services =
         ["pointsman", "frontend", "worker", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"];
-    // The others share its image; Pointsman's is there.
+    // The other services use the same image; Pointsman's exists already.
     project.compose(&["build", "backend"]);
     let application =
         Application::start(project, &[&["--scale", "backend=3", "backend"][..], &services].concat());
@@ -64,7 +64,7 @@ fn the_shop_survives_the_loss_of_any_container() {
         eventually(&format!("{service} is healthy"), || containers.iter().all(healthy).then_some(()));
     }
 
-    let prometheus = application.project.containers("prometheus").remove(0);
+    let prometheus = application.project.container("prometheus");
     let query = ["promtool", "query", "instant", "http://127.0.0.1:9090", "up{job=\"pointsman\"}"];
     eventually("Prometheus has scraped Pointsman", || {
         let answer = try_docker(&[&["exec", &prometheus], &query[..]].concat()).ok()?;

@@ -56,6 +56,8 @@ fn taken_out_and_back(scene: &Scene, begin: impl FnOnce(), end: impl FnOnce()) -
     let seen = scene.during(|| {
         begin();
         scene.lb.when_up(vec!["b".to_owned()]);
+        // An ejection ends by itself, failed checks do not.
+        eventually("its checks have failed", || (scene.lb.backends()[0].1 == "down").then_some(()));
         // Those that were routed to it are done.
         eventually("its connections have ended", || {
             let status = scene.lb.status();
