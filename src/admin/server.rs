@@ -204,6 +204,7 @@ impl Bound {
             };
             match accepted {
                 Ok((stream, peer, ends)) => tokio::select! {
+                    biased; // an accepted connection is served if a slot is free
                     slot = acquire_slot(&slots, peer) => {
                         if let Some(slot) = slot {
                             serve(stream, peer, ends, slot);
