@@ -35,7 +35,7 @@ def count(backends, folder, seconds):
 
 def attached(process):
     """Waits until every thread is traced."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         tasks = [task for pid in process.pids() for task in proxies.Path(f"/proc/{pid}/task").iterdir()]
         if all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks):
