@@ -127,7 +127,8 @@ class Node:
         with open(self.folder / "patroni.log", "a") as log:
             user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
             command = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *user, "patroni", self.folder / "patroni.yaml"]
-            self.patroni = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            # Its processes must be able to enter the working directory.
+            self.patroni = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
 
     def end(self):
         self.kill()
